@@ -1,0 +1,1 @@
+"""SSP-SAM: language for Segment Anything."""

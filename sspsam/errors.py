@@ -1,0 +1,86 @@
+"""What can go wrong, as one tree.
+
+::
+
+    SSPSAMError                    anything this project raises on purpose; `kind` names it in rows
+    ├── ConfigError                a flag or field has a value that cannot work     config
+    ├── CheckpointError            weights cannot be used                           checkpoint
+    │   ├── UnknownModelError      no such bundled model, file or URL               unknown_model
+    │   ├── ArchitectureError      tensors missing, extra or misshapen              architecture
+    │   └── ChecksumError          the file is not the one that was asked for       checksum
+    ├── ImageError                 one image cannot be used                         image
+    │   ├── NotAnImageError        bytes that no decoder knows                      not_an_image
+    │   ├── TruncatedImageError    the file ends early or is damaged inside         truncated_image
+    │   ├── ZeroSizeError          no bytes, or a side of 0 pixels                  zero_size
+    │   └── DecompressionBombError more pixels than the limit                       decompression_bomb
+    ├── PhraseError                one phrase cannot be used                        phrase
+    │   └── EmptyPhraseError       nothing in it that means anything                empty_phrase
+    ├── DataError                  a dataset, shard or row is not as it should be   data
+    └── OutOfMemoryError           one phrase of one image does not fit             out_of_memory
+
+`kind` is stable: it is what `error.kind` holds in the annotation rows.
+"""
+
+from __future__ import annotations
+
+
+class SSPSAMError(Exception):
+    """Base of every error raised on purpose. The message names the file or flag and the mend."""
+
+    kind = "error"
+
+
+class ConfigError(SSPSAMError, ValueError):
+    kind = "config"
+
+
+class CheckpointError(SSPSAMError):
+    kind = "checkpoint"
+
+
+class UnknownModelError(CheckpointError):
+    kind = "unknown_model"
+
+
+class ArchitectureError(CheckpointError):
+    kind = "architecture"
+
+
+class ChecksumError(CheckpointError):
+    kind = "checksum"
+
+
+class ImageError(SSPSAMError):
+    kind = "image"
+
+
+class NotAnImageError(ImageError):
+    kind = "not_an_image"
+
+
+class TruncatedImageError(ImageError):
+    kind = "truncated_image"
+
+
+class ZeroSizeError(ImageError):
+    kind = "zero_size"
+
+
+class DecompressionBombError(ImageError):
+    kind = "decompression_bomb"
+
+
+class PhraseError(SSPSAMError):
+    kind = "phrase"
+
+
+class EmptyPhraseError(PhraseError):
+    kind = "empty_phrase"
+
+
+class DataError(SSPSAMError):
+    kind = "data"
+
+
+class OutOfMemoryError(SSPSAMError):
+    kind = "out_of_memory"

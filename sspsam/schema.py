@@ -1,0 +1,80 @@
+"""The annotation schema: one row an image, one struct a phrase. `docs/schema.md` explains each field.
+
+Every file of a dataset is written with this explicit schema, because an inferred one turns a file
+whose images have no annotations into `list<null>`, and readers then refuse the folder.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import pyarrow as pa
+
+#: Bumped when a field changes meaning or type; stands in the file metadata as `sspsam.schema`.
+SCHEMA_VERSION: Final = "1"
+
+#: Every value of `status`, and what it says.
+STATUSES: Final = ("ok", "no_phrase", "error")
+
+#: The quality signals of an annotation, all of them "higher is better", null where undefined.
+SIGNALS: Final = ("score", "predicted_iou", "stability", "box_agreement", "clip_score")
+
+#: COCO RLE: `size` is [height, width]; `counts` is COCO's compressed string, column-major runs.
+RLE_TYPE: Final = pa.struct([("size", pa.list_(pa.int32(), 2)), ("counts", pa.string())])
+
+#: [x, y, width, height] in pixels of the original image (after EXIF orientation), origin top left.
+BOX_TYPE: Final = pa.list_(pa.float32(), 4)
+
+ANNOTATION_TYPE: Final = pa.struct(
+    [
+        ("phrase", pa.string()),
+        ("start", pa.int32()),  # character span in `caption`; null if the phrase is not from it
+        ("end", pa.int32()),
+        ("has_target", pa.bool_()),
+        ("segmentation", RLE_TYPE),
+        ("bbox", BOX_TYPE),
+        ("predicted_box", BOX_TYPE),
+        ("area", pa.int64()),  # pixels of the original image
+        ("target_pixels", pa.int32()),  # positive pixels in the scoring square: decides has_target
+        ("score", pa.float32()),
+        ("predicted_iou", pa.float32()),
+        ("stability", pa.float32()),
+        ("box_agreement", pa.float32()),
+        ("clip_score", pa.float32()),
+        ("truncated", pa.bool_()),  # the phrase had more tokens than the text tower takes
+    ]
+)
+
+#: Where the image's encoded bytes are. `member`: name in a tar, path in a folder, or row number in a
+#: Parquet file. `offset`/`length`: the member's bytes in a plain tar, else null.
+IMAGE_REF_TYPE: Final = pa.struct(
+    [
+        ("url", pa.string()),
+        ("member", pa.string()),
+        ("offset", pa.int64()),
+        ("length", pa.int64()),
+    ]
+)
+
+#: Encoded image as Hugging Face `datasets` stores it; null unless images are embedded.
+IMAGE_TYPE: Final = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+
+ERROR_TYPE: Final = pa.struct([("kind", pa.string()), ("message", pa.string())])
+
+ANNOTATION_SCHEMA: Final = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("shard", pa.string(), nullable=False),
+        pa.field("index", pa.int64(), nullable=False),  # position of the sample in its shard, from 0
+        pa.field("status", pa.string(), nullable=False),
+        pa.field("error", ERROR_TYPE),
+        pa.field("width", pa.int32()),  # pixels, after EXIF orientation
+        pa.field("height", pa.int32()),
+        pa.field("caption", pa.string()),
+        pa.field("annotations", pa.list_(ANNOTATION_TYPE)),
+        pa.field("phash", pa.int64()),  # 64-bit difference hash of the image, for near-duplicates
+        pa.field("image_ref", IMAGE_REF_TYPE),
+        pa.field("image", IMAGE_TYPE),
+    ],
+    metadata={"sspsam.schema": SCHEMA_VERSION},
+)
