@@ -1,0 +1,107 @@
+"""Schemas around the annotation schema, and the check that a file has it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import pyarrow as pa
+
+from sspsam.errors import DataError
+from sspsam.schema import ANNOTATION_SCHEMA, ANNOTATION_TYPE
+
+#: One row a verdict; `phrase` is null where the whole image is meant. The newest one wins.
+REVIEW_SCHEMA: Final = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("shard", pa.string(), nullable=False),
+        pa.field("phrase", pa.string()),
+        pa.field("verdict", pa.string(), nullable=False),
+        pa.field("note", pa.string()),
+        pa.field("reviewed_at", pa.timestamp("us", tz="UTC"), nullable=False),
+    ],
+    metadata=ANNOTATION_SCHEMA.metadata,
+)
+
+VERDICTS: Final = ("accept", "reject", "flag")
+
+#: What `curate` adds: `split` to the row, `aliases` (phrases of merged masks) to each annotation.
+CURATED_SCHEMA: Final = (
+    ANNOTATION_SCHEMA.remove(ANNOTATION_SCHEMA.get_field_index("annotations"))
+    .insert(
+        ANNOTATION_SCHEMA.get_field_index("annotations"),
+        pa.field(
+            "annotations",
+            pa.list_(pa.struct([*ANNOTATION_TYPE, pa.field("aliases", pa.list_(pa.string()))])),
+        ),
+    )
+    .append(pa.field("split", pa.string()))
+)
+
+
+def check_schema(found: pa.Schema, where: str) -> bool:
+    """Raise DataError, naming file and field, unless `found` is the annotation schema.
+
+    Integers and floats of another width, large strings, and lists without a fixed length pass:
+    other tools write those when they rewrite a file. Returns whether it has what `curate` adds.
+    """
+    curated = "split" in found.names
+    expected = CURATED_SCHEMA if curated else ANNOTATION_SCHEMA
+    for column in expected:
+        if column.name not in found.names:
+            raise DataError(
+                f"{where}: no column {column.name!r}, so it is not an annotation file"
+                f" (it has {', '.join(found.names[:12]) or 'no columns'})."
+                " Give the folder that `sspsam annotate`, `curate` or `import` wrote."
+            )
+        problem = _type_problem(column.type, found.field(column.name).type, column.name)
+        if problem:
+            raise DataError(
+                f"{where}: {problem}. Was it written by another version or tool?"
+                " docs/schema.md has the schema; annotate the shard again or move the file away."
+            )
+    return curated
+
+
+def _type_problem(expected: pa.DataType, found: pa.DataType, name: str) -> str | None:
+    """One sentence on the first difference that reading cannot mend, or None."""
+    if pa.types.is_struct(expected) and pa.types.is_struct(found):
+        for child in expected:
+            index = found.get_field_index(child.name)
+            if index < 0:
+                return f"column {name!r} has no field {child.name!r}"
+            problem = _type_problem(child.type, found.field(index).type, f"{name}.{child.name}")
+            if problem:
+                return problem
+        return None
+    if _is_list(expected) and _is_list(found):
+        return _type_problem(expected.value_type, found.value_type, f"{name}[]")
+    if any(same(expected) and same(found) for same in _SAME_KIND):
+        return None
+    return f"column {name!r} is {found}, not {expected}"
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(
+        pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    )
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(
+        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    )
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    return bool(
+        pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
+    )
+
+
+_SAME_KIND: Final = (
+    pa.types.is_integer,
+    pa.types.is_floating,
+    pa.types.is_boolean,
+    _is_text,
+    _is_bytes,
+)
