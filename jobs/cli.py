@@ -29,9 +29,7 @@ COMMANDS = {
 def usage() -> str:
     width = max(map(len, COMMANDS))
     lines = [f"  {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items()]
-    return "\n".join(
-        ["usage: sspsam COMMAND [options]", "", *lines, "", "sspsam COMMAND --help tells more."]
-    )
+    return "\n".join(["usage: sspsam COMMAND [options]", "", *lines, "", "sspsam COMMAND --help tells more."])
 
 
 def main(argv: Sequence[str] | None = None) -> int:

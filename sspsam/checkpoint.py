@@ -1,0 +1,234 @@
+"""Weights in and out: bundled names, folders, authors' files, remote URLs. Nothing runs pickled code.
+
+A folder holds `config.json`, `model.safetensors` and `tokenizer.txt.gz`. The safetensors file also
+carries the config in its metadata, so that it loads on its own with a bundled vocabulary.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import pickle
+import warnings
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from sspsam.config import PRESETS, SSPSAMConfig
+from sspsam.errors import ArchitectureError, CheckpointError, ChecksumError, UnknownModelError
+from sspsam.modeling.authors import infer_config, is_authors_layout, to_ours
+from sspsam.modeling.model import SSPSAM
+from sspsam.tokenizer import Tokenizer
+
+CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE = "config.json", "model.safetensors", "tokenizer.txt.gz"
+RANDOM_PREFIX = "random:"
+
+
+def bundled_models() -> list[str]:
+    """Names of the models that come with the package."""
+    root = Path(str(files("sspsam"))) / "weights"
+    return sorted(path.parent.name for path in root.glob(f"*/{WEIGHTS_FILE}"))
+
+
+def default_model() -> str:
+    """The bundled model, or a random one of its shape where none is bundled."""
+    return "tiny" if "tiny" in bundled_models() else f"{RANDOM_PREFIX}tiny"
+
+
+def default_device() -> torch.device:
+    """CUDA, else MPS, else CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def load_model(
+    source: str | Path,
+    *,
+    device: torch.device | str | None = None,
+    sha256: str | None = None,
+) -> SSPSAM:
+    """A model in evaluation mode, float32, on `device`.
+
+    Args:
+        source: a bundled name (`bundled_models`); `random:PRESET` for random weights of seed 0 (a
+            warning says so); a folder or a `.safetensors` file of `save_pretrained`; an authors'
+            `.pth` (both spellings, sizes inferred from shapes); `hf://org/repo/path`; or any fsspec
+            URL of one of these. Remote files are cached.
+        device: `default_device()` if left out.
+        sha256: hex digest that the weights file must have.
+
+    Raises:
+        UnknownModelError: there is nothing of that name; the message lists what there is.
+        ChecksumError: the file's sha256 is another.
+        ArchitectureError: tensors are missing, extra or misshapen; the message lists them.
+        CheckpointError: the file is damaged, or would run code when unpickled.
+    """
+    source = str(source)
+    device = default_device() if device is None else torch.device(device)
+    if source.startswith(RANDOM_PREFIX):
+        return _random_model(source).to(device).eval()
+    path = resolve(source, sha256=sha256)
+    if path.suffix == ".safetensors":
+        config, state = _read_safetensors(path)
+    else:
+        config, state = _read_pickle(path)
+    merges = path.parent / TOKENIZER_FILE
+    vocabulary = merges if merges.is_file() else config.clip.vocabulary
+    model = _empty_model(config, Tokenizer(vocabulary, config.clip.context_length))
+    _load_strict(model, state, source)
+    model.source = {"name": source, "sha256": sha256 or file_sha256(path)}
+    return model.to(device).eval()
+
+
+def resolve(source: str, *, sha256: str | None = None) -> Path:
+    """The local weights file of a source, fetched into the cache if it is remote.
+
+    Raises: as `load_model`.
+    """
+    if "://" in source:
+        from sspsam.fetch import fetch
+
+        if source.endswith((".pth", ".pt", ".safetensors")):
+            return fetch(source, sha256=sha256)
+        base = source.rstrip("/")
+        for name in (CONFIG_FILE, TOKENIZER_FILE):
+            fetch(f"{base}/{name}")
+        return fetch(f"{base}/{WEIGHTS_FILE}", sha256=sha256)
+    path = Path(source)
+    if source in bundled_models():
+        path = Path(str(files("sspsam"))) / "weights" / source
+    if path.is_dir():
+        path = path / WEIGHTS_FILE
+    if not path.is_file():
+        known = [*bundled_models(), *(RANDOM_PREFIX + name for name in PRESETS)]
+        raise UnknownModelError(
+            f"no model {source!r}: it is no file or folder here, and the bundled names are "
+            f"{', '.join(known)}; remote models need a URL (hf://, s3://, https://)"
+        )
+    if sha256 is not None and file_sha256(path) != sha256.lower():
+        raise ChecksumError(
+            f"{path} has sha256 {file_sha256(path)}, not {sha256}: fetch it again, or correct --sha256"
+        )
+    return path
+
+
+def describe(source: str, *, sha256: str | None = None) -> dict[str, str]:
+    """What a run manifest records of a model: its `name` and the weights' `sha256`."""
+    if source.startswith(RANDOM_PREFIX):
+        return {"name": source, "sha256": ""}
+    return {"name": source, "sha256": sha256 or file_sha256(resolve(source))}
+
+
+def save_model(model: SSPSAM, folder: str | Path, dtype: torch.dtype | None = None) -> None:
+    """Write config.json, model.safetensors and the merges file; weights last, by rename.
+
+    Args:
+        model: what to save.
+        folder: made if it does not exist.
+        dtype: type of the stored floating-point tensors; the model's own if left out.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    config = json.dumps(model.config.to_dict(), indent=2)
+    (folder / CONFIG_FILE).write_text(config + "\n")
+    model.tokenizer.save(folder / TOKENIZER_FILE)
+    state = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
+    if dtype is not None:
+        state = {k: v.to(dtype) if v.is_floating_point() else v for k, v in state.items()}
+    state = {name: tensor.contiguous() for name, tensor in state.items()}
+    partial = folder / f".{WEIGHTS_FILE}.partial"
+    save_file(state, partial, metadata={"format": "pt", "config": config})
+    partial.replace(folder / WEIGHTS_FILE)
+
+
+def file_sha256(path: Path) -> str:
+    """Hex digest of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _random_model(source: str) -> SSPSAM:
+    preset, _, sam = source.removeprefix(RANDOM_PREFIX).partition("/")
+    config = SSPSAMConfig.preset(preset, sam=sam or None)
+    warnings.warn(
+        f"{source} has RANDOM WEIGHTS: its masks mean nothing. It is for trying things out.",
+        UserWarning,
+        stacklevel=3,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = SSPSAM(config)
+    model.source = {"name": source, "sha256": ""}
+    return model
+
+
+def _empty_model(config: SSPSAMConfig, tokenizer: Tokenizer) -> SSPSAM:
+    if tokenizer.vocab_size != config.clip.vocab_size:
+        raise ArchitectureError(
+            f"{tokenizer.path} holds {tokenizer.vocab_size} tokens, but the model was made for "
+            f"{config.clip.vocab_size}; put the checkpoint's own {TOKENIZER_FILE} beside it"
+        )
+    with torch.random.fork_rng(devices=[]):
+        return SSPSAM(config, tokenizer)
+
+
+def _read_safetensors(path: Path) -> tuple[SSPSAMConfig, dict[str, Tensor]]:
+    try:
+        with safe_open(path, framework="pt") as stored:
+            metadata = stored.metadata() or {}
+            state = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is damaged or no safetensors file: {error}") from error
+    beside = path.parent / CONFIG_FILE
+    text = beside.read_text() if beside.is_file() else metadata.get("config")
+    if text is None:
+        if is_authors_layout(state):
+            return infer_config(state), to_ours(state)
+        raise ArchitectureError(f"{path} has no config: put its {CONFIG_FILE} beside it")
+    try:
+        return SSPSAMConfig.from_dict(json.loads(text)), state
+    except json.JSONDecodeError as error:
+        raise CheckpointError(f"{beside} is not JSON: {error}") from error
+
+
+def _read_pickle(path: Path) -> tuple[SSPSAMConfig, dict[str, Tensor]]:
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path} is not loaded, because unpickling it would run code or it is damaged: {error}"
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged or no PyTorch checkpoint: {error}") from error
+    state = content.get("model", content) if isinstance(content, dict) else None
+    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise ArchitectureError(f"{path} holds no state dict under the key 'model'")
+    state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    return infer_config(state), to_ours(state)
+
+
+def _load_strict(model: SSPSAM, state: Mapping[str, Tensor], source: str) -> None:
+    own = model.state_dict()
+    problems = [f"missing {name} {tuple(own[name].shape)}" for name in own.keys() - state.keys()]
+    problems += [f"extra {name} {tuple(state[name].shape)}" for name in state.keys() - own.keys()]
+    problems += [
+        f"misshapen {name}: {tuple(state[name].shape)} in the file, {tuple(own[name].shape)} here"
+        for name in own.keys() & state.keys()
+        if own[name].shape != state[name].shape
+    ]
+    if problems:
+        shown = "\n  ".join(sorted(problems)[:40])
+        more = f"\n  and {len(problems) - 40} more" if len(problems) > 40 else ""
+        raise ArchitectureError(f"{source} is not a checkpoint of this model:\n  {shown}{more}")
+    model.load_state_dict(dict(state))
