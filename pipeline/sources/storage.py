@@ -1,0 +1,120 @@
+"""Files wherever fsspec finds them: opening, and telling faults that pass from faults that stay."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from typing import Any
+
+import aiohttp
+import fsspec
+from fsspec import AbstractFileSystem
+from fsspec.core import url_to_fs
+
+#: Errors of the storage that another attempt cannot mend.
+_FINAL = (
+    *(FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError),
+    aiohttp.InvalidURL,
+)
+#: HTTP statuses that say "later" although they blame the client.
+_LATER = (408, 425, 429)
+_BLOCK_BYTES = 8 * 2**20
+_BUFFER_BYTES = 2**18
+
+
+class ShardError(Exception):
+    """A shard or sample cannot be used, and another attempt will not help.
+
+    Args:
+        kind: what stands in the row's `error.kind`.
+        message: what stands in the row's `error.message`.
+        key: of the sample that the fault cut short, if there is one.
+    """
+
+    def __init__(self, kind: str, message: str, key: str | None = None) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.key = key
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether the same request may succeed later: timeouts, broken connections, 5xx and 429.
+
+    Not so: missing files (404), refused access (401, 403), and whatever is no storage error.
+    """
+    status = getattr(error, "status", None) or getattr(error, "code", None)
+    if isinstance(status, int) and status >= 400:
+        return status >= 500 or status in _LATER
+    if isinstance(error, (ShardError, *_FINAL)):
+        return False
+    if isinstance(error, (OSError, TimeoutError, aiohttp.ClientError, EOFError)):
+        return True
+    # botocore's, urllib3's, gcsfs's and huggingface_hub's faults are known by name alone, because
+    # their packages are optional here.
+    names = {base.__name__ for base in type(error).__mro__}
+    if names & {"NoCredentialsError", "PartialCredentialsError", "ProfileNotFound"}:
+        return False
+    modules = {base.__module__.partition(".")[0] for base in type(error).__mro__}
+    return bool(
+        modules & {"botocore", "aiobotocore", "urllib3", "httpx", "httpcore", "gcsfs"}
+        or names & {"TimeoutError", "IncompleteReadError", "FSTimeoutError", "HttpError"}
+    )
+
+
+def describe(error: BaseException) -> str:
+    """One line for a person: the type, and the message cut to a length that suits a row."""
+    text = " ".join(str(error).split()) or "no message"
+    return f"{type(error).__name__}: {text[:300]}"
+
+
+def filesystem(url: str, storage_options: Mapping[str, Any] | None) -> tuple[AbstractFileSystem, str]:
+    """The filesystem of a URL, and the URL's path on it. Options go to that filesystem alone."""
+    options = dict(storage_options or {})
+    protocol = fsspec.utils.get_protocol(url)
+    if protocol in ("file", "local"):
+        options = {}
+    if protocol in ("http", "https"):
+        # aiohttp ends a request after 5 minutes by default, which a large shard may well take.
+        client = dict(options.get("client_kwargs") or {})
+        client.setdefault("timeout", aiohttp.ClientTimeout(None, sock_connect=30, sock_read=60))
+        options["client_kwargs"] = client
+    fs, path = url_to_fs(url, **options)
+    return fs, path
+
+
+def is_local(fs: AbstractFileSystem) -> bool:
+    protocols = (fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol
+    return "file" in protocols
+
+
+def full_url(fs: AbstractFileSystem, path: str) -> str:
+    """The URL under which any process finds `path`; a plain path for local files."""
+    return path if is_local(fs) else str(fs.unstrip_protocol(path))
+
+
+def etag_of(info: Mapping[str, Any]) -> str | None:
+    """The tag that changes when the file does; its modification time where there is no tag."""
+    for name in ("ETag", "etag", "md5Hash", "content_md5", "blob_id", "checksum"):
+        if info.get(name):
+            return str(info[name]).strip('"')
+    modified = info.get("mtime")
+    return f"mtime-{modified:.6f}" if isinstance(modified, (int, float)) else None
+
+
+def open_file(
+    url: str, storage_options: Mapping[str, Any] | None
+) -> tuple[io.BufferedReader[Any], int | None]:
+    """Open for reading from byte 0.
+
+    Returns:
+        The open file, whose `read(n)` returns fewer than n bytes only at the end, and the length in
+        bytes if it is known.
+    """
+    fs, path = filesystem(url, storage_options)
+    if is_local(fs):
+        file = io.BufferedReader(io.FileIO(path), _BUFFER_BYTES)
+        return file, file.seek(0, io.SEEK_END) + file.seek(0)
+    fs.invalidate_cache(fs._parent(path))
+    raw = fs.open(path, "rb", block_size=_BLOCK_BYTES, cache_type="readahead")
+    size = getattr(raw, "size", None)
+    return io.BufferedReader(raw, _BUFFER_BYTES), size if isinstance(size, int) else None
