@@ -83,7 +83,7 @@ def load_model(
     vocabulary = merges if merges.is_file() else config.clip.vocabulary
     model = _empty_model(config, Tokenizer(vocabulary, config.clip.context_length))
     _load_strict(model, state, source)
-    model.source = {"name": source, "sha256": sha256 or file_sha256(path)}
+    model.source = {"name": source, "sha256": sha256.lower() if sha256 else file_sha256(path)}
     return model.to(device).eval()
 
 
@@ -119,11 +119,21 @@ def resolve(source: str, *, sha256: str | None = None) -> Path:
     return path
 
 
-def describe(source: str, *, sha256: str | None = None) -> dict[str, str]:
-    """What a run manifest records of a model: its `name` and the weights' `sha256`."""
+def fingerprint(source: str | Path, *, sha256: str | None = None) -> str:
+    """What tells two models apart in a run manifest, without building one.
+
+    Returns:
+        The weights file's sha256 as a hex digest (fetched first if it is remote); for
+        `random:PRESET` that of its config, since its weights follow from it.
+
+    Raises: as `load_model`.
+    """
+    source = str(source)
     if source.startswith(RANDOM_PREFIX):
-        return {"name": source, "sha256": ""}
-    return {"name": source, "sha256": sha256 or file_sha256(resolve(source))}
+        config = json.dumps(_random_config(source).to_dict(), sort_keys=True)
+        return hashlib.sha256(config.encode()).hexdigest()
+    path = resolve(source, sha256=sha256)
+    return sha256.lower() if sha256 else file_sha256(path)
 
 
 def save_model(model: SSPSAM, folder: str | Path, dtype: torch.dtype | None = None) -> None:
@@ -158,8 +168,7 @@ def file_sha256(path: Path) -> str:
 
 
 def _random_model(source: str) -> SSPSAM:
-    preset, _, sam = source.removeprefix(RANDOM_PREFIX).partition("/")
-    config = SSPSAMConfig.preset(preset, sam=sam or None)
+    config = _random_config(source)
     warnings.warn(
         f"{source} has RANDOM WEIGHTS: its masks mean nothing. It is for trying things out.",
         UserWarning,
@@ -168,8 +177,14 @@ def _random_model(source: str) -> SSPSAM:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = SSPSAM(config)
-    model.source = {"name": source, "sha256": ""}
+    model.source = {"name": source, "sha256": fingerprint(source)}
     return model
+
+
+def _random_config(source: str) -> SSPSAMConfig:
+    """`random:PRESET` or `random:PRESET/SAM`."""
+    preset, _, sam = source.removeprefix(RANDOM_PREFIX).partition("/")
+    return SSPSAMConfig.preset(preset, sam=sam or None)
 
 
 def _empty_model(config: SSPSAMConfig, tokenizer: Tokenizer) -> SSPSAM:

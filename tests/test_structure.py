@@ -1,0 +1,59 @@
+"""Imports run one way (jobs -> pipeline -> sspsam), and the exported surface is what it says."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import sspsam
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_sspsam_knows_no_ray_and_no_pipeline() -> None:
+    """In a fresh interpreter where both are forbidden, every module of sspsam imports."""
+    code = """
+import importlib, pkgutil, sys
+for name in ("ray", "pipeline", "jobs"):
+    sys.modules[name] = None
+import sspsam
+for module in pkgutil.walk_packages(sspsam.__path__, "sspsam."):
+    importlib.import_module(module.name)
+assert "torchvision" not in sys.modules
+"""
+    result = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+
+
+def test_no_package_reaches_upwards() -> None:
+    above = {"sspsam": {"ray", "pipeline", "jobs"}, "pipeline": {"jobs"}}
+    for package, forbidden in above.items():
+        for path in (ROOT / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                names: list[str] = []
+                if isinstance(node, ast.Import):
+                    names = [alias.name for alias in node.names]
+                elif isinstance(node, ast.ImportFrom):
+                    names = [node.module or ""]
+                reached = {name.split(".")[0] for name in names} & forbidden
+                assert not reached, f"{path.relative_to(ROOT)} imports {reached}"
+
+
+def test_exported_names_exist_and_are_documented() -> None:
+    assert sorted(sspsam.__all__) == sorted(set(sspsam.__all__))
+    for name in sspsam.__all__:
+        assert getattr(sspsam, name).__doc__, f"sspsam.{name} has no docstring"
+
+
+def test_every_command_has_its_job() -> None:
+    from jobs.cli import COMMANDS, main, usage
+
+    for name, (module, _) in COMMANDS.items():
+        assert (ROOT / f"{module.replace('.', '/')}.py").is_file(), name
+        assert name in usage()
+    assert main(["no-such-command"]) == 2
+    assert main([]) == 0
