@@ -1,0 +1,22 @@
+"""Scoring predictions as the field does: per-sample table, metrics, two protocols, intervals."""
+
+from sspsam.evaluation.bootstrap import Score, intervals
+from sspsam.evaluation.metrics import TASKS, Metric, task_metrics
+from sspsam.evaluation.scoring import Prediction, score_image
+from sspsam.evaluation.summary import PROTOCOLS, Evaluation, markdown, summarise
+from sspsam.evaluation.table import SAMPLE_SCHEMA
+
+__all__ = [
+    "PROTOCOLS",
+    "SAMPLE_SCHEMA",
+    "TASKS",
+    "Evaluation",
+    "Metric",
+    "Prediction",
+    "Score",
+    "intervals",
+    "markdown",
+    "score_image",
+    "summarise",
+    "task_metrics",
+]
