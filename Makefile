@@ -1,0 +1,49 @@
+# `make help` lists what there is. Every target sets up what it needs in .venv first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
+DEMO := demo
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test chaos lint bench clean
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */  make \1|/' | column -t -s '|'
+
+demo: $(VENV)/.run  ## annotate examples/ with the bundled model on a local Ray, score it, show pictures
+	$(BIN)/python -m examples.demo $(DEMO)
+
+test: $(VENV)/.dev  ## the tests: minutes, offline, two cores are enough (needs Chromium for one page)
+	$(BIN)/python -m pytest -m "not chaos and not gpu"
+
+chaos: $(VENV)/.dev  ## long fault campaigns and trainings: up to an hour
+	$(BIN)/python -m pytest -m "chaos and not gpu" --timeout 1500
+
+lint: $(VENV)/.dev  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.run  ## benchmarks, each as a ratio against a bare baseline in the same run
+	$(BIN)/python -m benchmarks.model --quick
+	$(BIN)/python -m benchmarks.reading
+	$(BIN)/python -m benchmarks.pipeline
+	$(BIN)/python -m benchmarks.quality
+
+clean:  ## remove the environment and everything that the targets made
+	rm -rf $(VENV) $(DEMO) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# torch first and alone: the CPU build, unless the machine's own index says otherwise.
+$(VENV)/.torch: constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) torch
+	@touch $@
+
+$(VENV)/.run: pyproject.toml constraints.txt $(VENV)/.torch
+	$(PIP) -e '.[pipeline,s3,train,curate]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.run
+	$(PIP) -e '.[pipeline,s3,train,curate,export,dev]'
+	@touch $@
