@@ -29,6 +29,11 @@ assert "torchvision" not in sys.modules
     assert result.returncode == 0, result.stderr
 
 
+def test_readers_of_shards_load_no_torch() -> None:
+    code = "import sys, sspsam.errors, sspsam.schema; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 def test_no_package_reaches_upwards() -> None:
     above = {"sspsam": {"ray", "pipeline", "jobs"}, "pipeline": {"jobs"}}
     for package, forbidden in above.items():
@@ -44,7 +49,7 @@ def test_no_package_reaches_upwards() -> None:
 
 
 def test_exported_names_exist_and_are_documented() -> None:
-    assert sorted(sspsam.__all__) == sorted(set(sspsam.__all__))
+    assert sorted(sspsam.__all__) == sorted(sspsam._HOME_OF)
     for name in sspsam.__all__:
         assert getattr(sspsam, name).__doc__, f"sspsam.{name} has no docstring"
 
