@@ -1,0 +1,120 @@
+"""Which stretches of a caption are language about the picture."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from pipeline.phrases.words import DEPICTIONS, ENGLISH, FOREIGN, NOISE
+
+#: Longer captions are cut here: what follows 10,000 characters is never a caption.
+MAX_CHARACTERS: Final = 10_000
+
+_IMAGE_WORD = "|".join(sorted((re.escape(w) + "s?" for w in DEPICTIONS), key=len, reverse=True))
+#: Where language about the picture is interrupted or ends.
+_BREAK = re.compile(
+    r"""
+    https?://\S+ | www\.\S+                                           # URLs
+    | [#@][\w-]+                                                      # hashtags, mentions
+    | \S+\.(?:jpe?g|png|webp|gif|bmp|tiff?|svg|eps|psd|heic|mp4|avi|mov)\b   # file names
+    | \b(?:IMG|DSC[NF]?|DCIM|PICT|P|MVI|PXL|GOPR|SAM)[-_]?\d{3,}\w*          # camera file names
+    | \b\d{2,5}\s?[x×]\s?\d{2,5}(?:\s?(?:px|pixels))?\b                      # sizes
+    | \b\d+\s?(?:px|dpi|mp|kb|mb)\b
+    | <[^<>]{1,200}> | &\w{2,8};                                      # HTML
+    | \s[-–—|•·»~*]+\s | [\r\n\t]+ | [|•·»]+ | [;:]\s | [()\[\]{}"“”]
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+#: "A black and white photo of", "Aerial view of", "this is an image showing".
+_DEPICTION = re.compile(
+    rf"""^\s*(?:(?:this|here|it)\s(?:is|are|shows)\s)?(?:(?:an?|the|this|some|two|three)\s)?
+    (?:(?!(?:an?|the|of|with|in|on|at|his|her|their|its)\s|\w+ing\s)[\w'-]+\s){{0,4}}?
+    (?:{_IMAGE_WORD}|close\sup)(?:\s(?:shot|view|photo|image|picture|drawing)s?)?\s
+    (?:of|showing|depicting|featuring)\s""",
+    re.VERBOSE | re.IGNORECASE,
+)
+_NOISE_TAIL = re.compile(r",\s*([\w .-]+)$")
+_WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
+
+
+def segments(caption: str) -> list[tuple[int, int]]:
+    """Spans (start, end) of a caption, in characters, that hold language about the picture.
+
+    Left out are URLs, hashtags, file names, sizes, the words of stock sites and shops, "a photo
+    of", and whatever is not English.
+    """
+    spans = []
+    start = 0
+    caption = caption[:MAX_CHARACTERS]
+    for match in _BREAK.finditer(caption):
+        spans.append((start, match.start()))
+        start = match.end()
+    spans.append((start, len(caption)))
+    trimmed = [_trim(caption, *span) for span in spans]
+    return [span for span in trimmed if _is_english(caption[slice(*span)])]
+
+
+def _trim(caption: str, start: int, end: int) -> tuple[int, int]:
+    """A span without the noise at its ends; empty if nothing is left."""
+    words = list(re.finditer(r"\S+", caption[start:end]))
+    if all(_is_noise(word.group()) for word in words):
+        return start, start
+    tail = _NOISE_TAIL.search(caption, start, end)
+    if tail and all(map(_is_noise, tail.group(1).split())):
+        end = tail.start()
+    if match := _DEPICTION.match(caption[start:end]):
+        start += match.end()
+    words = list(re.finditer(r"\S+", caption[start:end]))
+    first, last = 0, len(words)
+    while first < last and words[first].group().lower() in ("download", "free", "stock", "buy"):
+        first += 1
+    while last > first + 1 and _is_trailing_noise([w.group().lower() for w in words[:last]]):
+        last -= 1
+    if first == last:
+        return start, start
+    return start + words[first].start(), start + words[last - 1].end()
+
+
+def _is_noise(word: str) -> bool:
+    return word.strip(".,!?-'").lower() in NOISE or not any(c.isalpha() for c in word)
+
+
+def _is_trailing_noise(words: list[str]) -> bool:
+    """Whether the last word is a shop's: "mountain wallpaper", but not "a boy with a wallpaper"."""
+    word, before = words[-1].strip(".,!"), words[-2]
+    if word in ("wallpaper", "wallpapers", "clipart", "stock", "hd", "4k"):
+        return before not in ENGLISH
+    return word in ("photo", "photos", "image", "images", "vector") and before in NOISE
+
+
+def _is_english(text: str) -> bool:
+    words = [word.lower() for word in _WORD.findall(text)]
+    foreign = sum(word in FOREIGN for word in words)
+    english = sum(word in ENGLISH for word in words)
+    latin = sum(c.isascii() for word in words for c in word)
+    return bool(words) and 2 * latin > sum(map(len, words)) and (foreign < 2 or english > foreign)
+
+
+def for_parser(text: str) -> str:
+    """The text as a parser reads it best, with every character where it was.
+
+    Capitals make the parser see names; an all-capitals or Title Case text says nothing with them,
+    nor does the first letter of a sentence.
+    """
+    words = [word for word in _WORD.findall(text) if len(word) > 1]
+    capital = [word for word in words if word[0].isupper()]
+    shouting = [word for word in words if word.isupper()]
+    if len(words) > 1 and len(shouting) > 0.7 * len(words):
+        return _lower(text)
+    functional = [word for word in capital if word.lower() in ENGLISH]
+    if len(words) > 2 and functional and len(capital) > 0.7 * len(words):
+        return _lower(text)
+    first = words[0] if words else ""
+    if first and first[1:].islower() and (len(words) < 2 or words[1][0].islower()):
+        at = text.index(first)
+        return text[:at] + _lower(text[at : at + 1]) + text[at + 1 :]
+    return text
+
+
+def _lower(text: str) -> str:
+    return "".join(c.lower() if len(c.lower()) == 1 else c for c in text)

@@ -1,0 +1,76 @@
+"""Word lists that decide what is a thing one can ask a mask for. Nouns stand in the singular."""
+
+from __future__ import annotations
+
+from typing import Final
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+#: Nouns that name a place relative to something, and no thing: "the left", "the background".
+PLACES: Final = _words(
+    "left right top bottom middle center centre background foreground front back rear side corner "
+    "edge end distance inside outside area part way direction midst midair vicinity spot position "
+    "place location upper lower vertical horizontal interior exterior surface north south east west"
+)
+
+#: Nouns of measure, time, looks and doings: nothing that a mask could cover.
+ABSTRACT: Final = _words(
+    "size color colour shade style type kind sort quality time day night morning afternoon evening "
+    "noon dusk dawn midnight daytime nighttime today year month week hour minute moment summer "
+    "winter spring autumn season weekend holiday trick nap look action motion use order work fun "
+    "display sale flight move turn half quarter air wind breeze height width length weight depth "
+    "speed amount price view shot idea fact case reason purpose preparation conversation "
+    "celebration competition race game event life love happiness joy beauty detail shape form "
+    "pattern other another one thing something anything everything nothing someone anyone everyone "
+    "nobody lot bit ml cl l g kg lb oz mm cm km m ft inch px mp gb pcs x vs etc"
+)
+
+#: Nouns that say that something is depicted. At the head of a caption they are about the caption.
+DEPICTIONS: Final = _words(
+    "photo photograph image picture pic view shot close-up closeup snapshot screenshot selfie "
+    "portrait illustration drawing cartoon vector sketch render rendering clipart scene footage "
+    "photography thumbnail"
+)
+
+#: "a group of people": the whole is the thing, what stands after "of" is no other.
+QUANTITIES: Final = _words(
+    "group pair bunch couple row herd flock pile stack set number lot variety collection piece "
+    "slice bit crowd line team cluster handful assortment array series swarm school pack pride heap "
+    "dozen hundred thousand lots plenty kind type sort couples string selection mixture mix range "
+    "one two three four five six seven eight nine ten some many several each both all any most few "
+    "none half part rest majority"
+)
+
+#: Words of stock sites and shops that are about the picture or the page, not in the picture.
+NOISE: Final = _words(
+    "stock photo photos image images vector vectors royalty free royalty-free download wallpaper "
+    "wallpapers hd uhd 4k 8k getty gettyimages shutterstock istock istockphoto alamy dreamstime "
+    "depositphotos adobe clipart png jpg jpeg psd svg eps pictures picture pic pics photography "
+    "pinterest flickr instagram facebook etsy ebay amazon amazon.com buy online shop sale new best "
+    "price resolution high quality full premium print prints credit copyright by com"
+)
+
+#: Participles that, without an auxiliary, say how a thing is, although they look like the past.
+STATES: Final = _words(
+    "parked docked seated filled covered topped surrounded lined placed stacked dressed decorated "
+    "tied made mounted attached painted perched gathered loaded displayed posed set cut piled "
+    "arranged served cooked sliced wrapped hung located moored crowded packed spread lit mixed "
+    "equipped adorned garnished prepared left shown held"
+)
+
+#: Frequent function words of other languages that are no English words.
+FOREIGN: Final = _words(
+    "der die das und ein eine einen einem einer dem den auf mit im ist für von zur zum nicht durch "
+    "le la les un une des du dans avec sur et est pour au aux chez el los las una con por para del "
+    "en y il lo gli di della nel che sul sulla het een op van voor met zijn niet do da dos das no na "
+    "em uma com och på ett som med jest nie na się w z dla"
+)
+
+#: Frequent function words of English, to weigh against `FOREIGN`.
+ENGLISH: Final = _words(
+    "the a an of in on with and is are at to by for from near next his her its their under over "
+    "behind that this two three some up down while wearing holding"
+)
