@@ -112,7 +112,8 @@ def authors(table: pa.Table) -> list[Metric]:
     """
     truth = column(table, "authors_area")
     predicted = column(table, "authors_predicted_area")
-    has_target, found = truth > 0, answered(table)
+    known = np.asarray(table.column("authors_area").is_valid().to_numpy(zero_copy_only=False), bool)
+    has_target, found = np.where(known, truth > 0, flags(table, "has_target")), answered(table)
     empty = ~has_target & found & (predicted < AUTHORS_EMPTY_PIXELS)
     union = np.where(
         has_target, np.where(found, column(table, "authors_union"), truth), np.where(empty, 0.0, predicted)
