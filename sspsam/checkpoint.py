@@ -12,6 +12,7 @@ import json
 import pickle
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
@@ -21,7 +22,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sspsam.config import PRESETS, SSPSAMConfig
-from sspsam.errors import ArchitectureError, CheckpointError, ChecksumError, UnknownModelError
+from sspsam.errors import ArchitectureError, CheckpointError, UnknownModelError
+from sspsam.fetch import fetch, file_sha256, verify_sha256
 from sspsam.modeling.authors import infer_config, is_authors_layout, to_ours
 from sspsam.modeling.model import SSPSAM
 from sspsam.tokenizer import Tokenizer
@@ -74,33 +76,34 @@ def load_model(
     device = default_device() if device is None else torch.device(device)
     if source.startswith(RANDOM_PREFIX):
         return _random_model(source).to(device).eval()
-    path = resolve(source, sha256=sha256)
-    if path.suffix == ".safetensors":
-        config, state = _read_safetensors(path)
+    found = resolve(source, sha256=sha256)
+    if found.weights.suffix == ".safetensors":
+        config, state = _read_safetensors(found)
     else:
-        config, state = _read_pickle(path)
-    merges = path.parent / TOKENIZER_FILE
-    vocabulary = merges if merges.is_file() else config.clip.vocabulary
-    model = _empty_model(config, Tokenizer(vocabulary, config.clip.context_length))
+        config, state = _read_pickle(found.weights)
+    tokenizer = Tokenizer(found.merges or config.clip.vocabulary, config.clip.context_length)
+    model = _empty_model(config, tokenizer)
     _load_strict(model, state, source)
-    model.source = {"name": source, "sha256": sha256.lower() if sha256 else file_sha256(path)}
+    model.source = {"name": source, "sha256": sha256 or file_sha256(found.weights)}
     return model.to(device).eval()
 
 
-def resolve(source: str, *, sha256: str | None = None) -> Path:
-    """The local weights file of a source, fetched into the cache if it is remote.
+@dataclass(frozen=True)
+class ModelFiles:
+    """Local files of one model. `config` and `merges` are None where a source has none of its own."""
+
+    weights: Path
+    config: Path | None
+    merges: Path | None
+
+
+def resolve(source: str, *, sha256: str | None = None) -> ModelFiles:
+    """The local files of a source, fetched into the cache if it is remote.
 
     Raises: as `load_model`.
     """
     if "://" in source:
-        from sspsam.fetch import fetch
-
-        if source.endswith((".pth", ".pt", ".safetensors")):
-            return fetch(source, sha256=sha256)
-        base = source.rstrip("/")
-        for name in (CONFIG_FILE, TOKENIZER_FILE):
-            fetch(f"{base}/{name}")
-        return fetch(f"{base}/{WEIGHTS_FILE}", sha256=sha256)
+        return _fetched(source, sha256)
     path = Path(source)
     if source in bundled_models():
         path = Path(str(files("sspsam"))) / "weights" / source
@@ -112,11 +115,20 @@ def resolve(source: str, *, sha256: str | None = None) -> Path:
             f"no model {source!r}: it is no file or folder here, and the bundled names are "
             f"{', '.join(known)}; remote models need a URL (hf://, s3://, https://)"
         )
-    if sha256 is not None and file_sha256(path) != sha256.lower():
-        raise ChecksumError(
-            f"{path} has sha256 {file_sha256(path)}, not {sha256}: fetch it again, or correct --sha256"
-        )
-    return path
+    if sha256 is not None:
+        verify_sha256(path, sha256)
+    config, merges = (path.parent / name for name in (CONFIG_FILE, TOKENIZER_FILE))
+    return ModelFiles(path, config if config.is_file() else None, merges if merges.is_file() else None)
+
+
+def _fetched(url: str, sha256: str | None) -> ModelFiles:
+    if url.split("?", maxsplit=1)[0].endswith((".pth", ".pt", ".safetensors")):
+        return ModelFiles(fetch(url, sha256=sha256), None, None)
+    weights, config, merges = (
+        fetch(f"{url.rstrip('/')}/{name}", sha256=sha256 if name == WEIGHTS_FILE else None)
+        for name in (WEIGHTS_FILE, CONFIG_FILE, TOKENIZER_FILE)
+    )
+    return ModelFiles(weights, config, merges)
 
 
 def fingerprint(source: str | Path, *, sha256: str | None = None) -> str:
@@ -132,8 +144,8 @@ def fingerprint(source: str | Path, *, sha256: str | None = None) -> str:
     if source.startswith(RANDOM_PREFIX):
         config = json.dumps(_random_config(source).to_dict(), sort_keys=True)
         return hashlib.sha256(config.encode()).hexdigest()
-    path = resolve(source, sha256=sha256)
-    return sha256.lower() if sha256 else file_sha256(path)
+    found = resolve(source, sha256=sha256)
+    return sha256.lower() if sha256 else file_sha256(found.weights)
 
 
 def save_model(model: SSPSAM, folder: str | Path, dtype: torch.dtype | None = None) -> None:
@@ -156,15 +168,6 @@ def save_model(model: SSPSAM, folder: str | Path, dtype: torch.dtype | None = No
     partial = folder / f".{WEIGHTS_FILE}.partial"
     save_file(state, partial, metadata={"format": "pt", "config": config})
     partial.replace(folder / WEIGHTS_FILE)
-
-
-def file_sha256(path: Path) -> str:
-    """Hex digest of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _random_model(source: str) -> SSPSAM:
@@ -197,15 +200,15 @@ def _empty_model(config: SSPSAMConfig, tokenizer: Tokenizer) -> SSPSAM:
         return SSPSAM(config, tokenizer)
 
 
-def _read_safetensors(path: Path) -> tuple[SSPSAMConfig, dict[str, Tensor]]:
+def _read_safetensors(found: ModelFiles) -> tuple[SSPSAMConfig, dict[str, Tensor]]:
+    path = found.weights
     try:
         with safe_open(path, framework="pt") as stored:
             metadata = stored.metadata() or {}
             state = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is damaged or no safetensors file: {error}") from error
-    beside = path.parent / CONFIG_FILE
-    text = beside.read_text() if beside.is_file() else metadata.get("config")
+    text = found.config.read_text() if found.config else metadata.get("config")
     if text is None:
         if is_authors_layout(state):
             return infer_config(state), to_ours(state)
@@ -213,7 +216,7 @@ def _read_safetensors(path: Path) -> tuple[SSPSAMConfig, dict[str, Tensor]]:
     try:
         return SSPSAMConfig.from_dict(json.loads(text)), state
     except json.JSONDecodeError as error:
-        raise CheckpointError(f"{beside} is not JSON: {error}") from error
+        raise CheckpointError(f"{found.config or path}: the config is not JSON: {error}") from error
 
 
 def _read_pickle(path: Path) -> tuple[SSPSAMConfig, dict[str, Tensor]]:

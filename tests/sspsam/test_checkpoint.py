@@ -6,18 +6,20 @@ import argparse
 import pickle
 from pathlib import Path
 
+import fsspec
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from sspsam import SSPSAM
-from sspsam.checkpoint import bundled_models, file_sha256, fingerprint
+from sspsam.checkpoint import bundled_models, fingerprint
 from sspsam.errors import (
     ArchitectureError,
     CheckpointError,
     ChecksumError,
     UnknownModelError,
 )
+from sspsam.fetch import file_sha256
 from tests.sspsam.modeling import parity
 
 
@@ -34,6 +36,19 @@ def test_round_trip_through_folder_file_and_random(tiny_model: SSPSAM, tiny_mode
     assert fingerprint(tiny_model_dir) == from_folder.source["sha256"]
     with pytest.warns(UserWarning, match="RANDOM WEIGHTS"):
         assert same(SSPSAM.from_pretrained("random:tiny", device="cpu"), tiny_model)
+
+
+def test_a_remote_folder_and_a_remote_file(
+    tiny_model: SSPSAM, tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSPSAM_CACHE", str(tmp_path))
+    store = fsspec.filesystem("memory")
+    store.put(str(tiny_model_dir), "/models/tiny", recursive=True)
+    digest = fingerprint(tiny_model_dir)
+    for url in ("memory://models/tiny", "memory://models/tiny/model.safetensors"):
+        model = SSPSAM.from_pretrained(url, device="cpu", sha256=digest)
+        assert same(model, tiny_model)
+        assert model.source == {"name": url, "sha256": digest}
 
 
 def test_unknown_names_list_the_known() -> None:
