@@ -221,28 +221,29 @@ _L14 = CLIPConfig(
 # Small enough to train on a CPU and to ship in the package; see weights/tiny/MODEL_CARD.md.
 _TINY = SSPSAMConfig(
     clip=CLIPConfig(
-        image_size=128,
-        patch_size=8,
+        image_size=144,
+        patch_size=16,
         embed_dim=128,
-        vision_width=128,
+        vision_width=192,
         vision_layers=4,
-        vision_heads=4,
+        vision_heads=6,
         text_width=128,
         text_layers=2,
         text_heads=4,
-        surgery_layers=2,
-        vocabulary="clip",
+        surgery_layers=1,
+        vocabulary="tiny",
+        vocab_size=1514,
         context_length=24,
     ),
-    ssp=SSPConfig(width=128, heads=4, prompts=8, layers=2, encoder_heads=4, feed_forward=256),
+    ssp=SSPConfig(width=128, heads=4, prompts=8, layers=3, encoder_heads=4, feed_forward=512),
     sam=SAMConfig(
         encoder_width=128,
         encoder_depth=4,
         encoder_heads=4,
-        global_blocks=(1, 3),
+        global_blocks=(2,),
         image_size=256,
         patch_size=16,
-        window=7,
+        window=8,
         embed_dim=128,
         mask_channels=8,
         decoder_heads=4,
@@ -250,7 +251,7 @@ _TINY = SSPSAMConfig(
         iou_hidden=128,
     ),
     score_size=128,
-    min_target_pixels=4,
+    min_target_pixels=40,
 )
 
 PRESETS = {
