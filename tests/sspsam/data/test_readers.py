@@ -11,6 +11,7 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from sspsam.data import DataConfig, Record, Segmentation, group_by_image, read_records
+from sspsam.data.index import image_keys, records_table, table_records
 from sspsam.data.refer import unpickle_plain
 from sspsam.errors import ConfigError, DataError
 from tests.pipeline.annotation_fixture import make_dataset
@@ -183,6 +184,22 @@ def test_pickles_run_nothing(tmp_path: Path):
     assert unpickle_plain(b"(lp0\nS'caf\\xe9'\np1\na.", "x") == ["café"]
     with pytest.raises(DataError, match="not a pickle"):
         unpickle_plain(b"(lp0\nS'cut", "x")
+
+
+def test_the_index_keeps_every_field(made: MadeBenchmarks, tmp_path: Path):
+    records = [
+        *read(made.grefcoco, "grefcoco"),
+        *read(made.phrasecut, "phrasecut"),
+        *read(made.authors(), "authors", images=str(made.images)),
+        *read(make_dataset(tmp_path, images=3).truth, "annotations", split="all"),
+    ]
+    groups = group_by_image(records)
+    keys = image_keys(groups)
+    assert len(set(keys)) == len(groups)
+    assert "COCO_train2014_000000000005" in keys
+    table = records_table(groups, keys)
+    assert table_records(table) == [record for group in groups for record in group]
+    assert [r.ids for r in table_records(table)] == [r.ids for g in groups for r in g]
 
 
 def test_what_is_missing_is_named(made: MadeBenchmarks, tmp_path: Path):
