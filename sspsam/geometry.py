@@ -105,17 +105,24 @@ class SamFrame:
         SAM's own post-processing (`Sam.postprocess_masks`): bilinear to `size`, padding cropped,
         bilinear to the original. The mask is where the result is > 0.
         """
-        square = resize(logits, (self.size, self.size))
+        return self.square_to_original(resize(logits, (self.size, self.size)))
+
+    def square_to_original(self, square: torch.Tensor) -> torch.Tensor:
+        """(N, size, size) values over the padded square -> (N, height, width) over the original."""
         inside = square[:, : self.resized_height, : self.resized_width]
         return resize(inside, (self.height, self.width))
 
     def masks_to_square(self, masks: torch.Tensor, score_size: int) -> torch.Tensor:
         """(N, height, width) masks -> (N, score_size, score_size) bool, the authors' training target.
 
-        Bilinear to the resized image, > 0, padded, nearest to `score_size`; this dilates an object
-        by about half a pixel of the original.
+        Bilinear to the resized image (as PIL does: antialiased when it shrinks), > 0, padded, nearest
+        to `score_size`; this dilates an object by about half a pixel of the original.
         """
-        resized = resize(masks.float(), (self.resized_height, self.resized_width)) > 0
+        size = (self.resized_height, self.resized_width)
+        resized = F.interpolate(
+            masks.float()[:, None], size=size, mode="bilinear", align_corners=False, antialias=True
+        )
+        resized = resized[:, 0] > 0
         padding = (0, self.size - self.resized_width, 0, self.size - self.resized_height)
         square = F.pad(resized.float(), padding)[:, None]
         return F.interpolate(square, size=(score_size, score_size), mode="nearest")[:, 0] > 0

@@ -1,0 +1,64 @@
+"""Where a Segmenter's time goes, without making the device wait to find out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+
+class Stopwatch:
+    """Seconds by stage and counts, both only growing.
+
+    On CUDA, work is queued and done later: a stage is timed by events in its stream, read when asked
+    for. Elsewhere by the clock.
+    """
+
+    def __init__(self, device: torch.device, names: tuple[str, ...]) -> None:
+        self._device = device
+        self._values = dict.fromkeys(names, 0.0)
+        self._pending: list[tuple[str, torch.cuda.Event, torch.cuda.Event]] = []
+
+    def add(self, name: str, value: float) -> None:
+        """Count `value` more."""
+        self._values[name] += value
+
+    @contextmanager
+    def on_device(self, name: str) -> Iterator[None]:
+        """Time the device's work inside the block."""
+        if self._device.type != "cuda":
+            with self.on_clock(name):
+                yield
+            return
+        stream = torch.cuda.current_stream(self._device)
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record(stream)
+        try:
+            yield
+        finally:
+            end.record(stream)
+            self._pending.append((name, begin, end))
+
+    @contextmanager
+    def on_clock(self, name: str) -> Iterator[None]:
+        """Time the block by the clock."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._values[name] += time.perf_counter() - started
+
+    def read(self) -> dict[str, float]:
+        """All values up to now; waits for what is queued on the device."""
+        for name, begin, end in self._pending:
+            end.synchronize()
+            self._values[name] += begin.elapsed_time(end) / 1000
+        self._pending.clear()
+        return dict(self._values)
+
+    def reset(self) -> None:
+        """Back to zero."""
+        self.read()
+        self._values = dict.fromkeys(self._values, 0.0)
