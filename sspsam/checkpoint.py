@@ -131,6 +131,17 @@ def _fetched(url: str, sha256: str | None) -> ModelFiles:
     return ModelFiles(weights, config, merges)
 
 
+def load_config(source: str | Path, *, sha256: str | None = None) -> SSPSAMConfig:
+    """The config of a source, without building the model. Raises: as `load_model`."""
+    source = str(source)
+    if source.startswith(RANDOM_PREFIX):
+        return _random_config(source)
+    found = resolve(source, sha256=sha256)
+    if found.weights.suffix == ".safetensors":
+        return _read_safetensors(found)[0]
+    return _read_pickle(found.weights)[0]
+
+
 def fingerprint(source: str | Path, *, sha256: str | None = None) -> str:
     """What tells two models apart in a run manifest, without building one.
 
