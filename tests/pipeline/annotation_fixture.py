@@ -37,9 +37,7 @@ COLOURS = {
 }
 SHAPES = ("circle", "square", "triangle", "ring", "bar")
 ABSENT = ("dog", "bicycle", "umbrella", "piano")
-HOSTILE_PHRASE = (
-    "<img src=x onerror=\"document.title='owned'\"><script>alert(1)</script> & 'quoted'"
-)
+HOSTILE_PHRASE = "<img src=x onerror=\"document.title='owned'\"><script>alert(1)</script> & 'quoted'"
 
 
 @dataclass(frozen=True)
@@ -161,8 +159,8 @@ def _image_row(
         return again.getvalue(), {**row, "key": key}, {**truth, "key": key}
     width, height = (int(side) for side in rng.integers(90, 200, 2))
     picture, shapes = _draw(rng, width, height)
-    names = [f"a {name}" for name, _ in shapes]
-    caption = " and ".join(names) + " on a plain ground, naïve ✏️ drawing"
+    names = [f"{'an' if name[0] in 'aeiou' else 'a'} {name}" for name, _ in shapes]
+    caption = f"🎨 {' and '.join(names)} on a plain ground, naïve"
     annotations, exact = [], []
     for phrase, (_, mask) in zip(names, shapes, strict=True):
         amount = float(rng.random())
@@ -307,9 +305,7 @@ def _write_tar(
                 tar.addfile(info, io.BytesIO(data))
     with tarfile.open(path) as tar:
         found = {info.name: (info.offset_data, info.size) for info in tar}
-    return [
-        {"member": name, "offset": found[name][0], "length": found[name][1]} for name in members
-    ]
+    return [{"member": name, "offset": found[name][0], "length": found[name][1]} for name in members]
 
 
 def _rename(row: dict[str, Any], phrase: str, caption: str) -> dict[str, Any]:

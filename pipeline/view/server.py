@@ -1,0 +1,270 @@
+"""The routes of `sspsam view`. Every answer is JSON, a JPEG or a static file; none is made of data
+and HTML together."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import socket
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from pipeline.dataset import read_reviews
+from pipeline.dataset_schema import VERDICTS
+from pipeline.view.attention import Attention
+from pipeline.view.config import ViewConfig
+from pipeline.view.files import open_tolerant
+from pipeline.view.index import Index, fold
+from pipeline.view.pictures import Pictures
+from pipeline.view.query import MEASURES, Query, count_hits, find_hits, histogram
+from pipeline.view.reviews import Reviews, Verdict
+from pipeline.view.rows import Rows, card
+from pipeline.view.security import Guard
+from sspsam.errors import ConfigError, DataError, SSPSAMError
+
+STATIC = Path(__file__).parent / "static"
+MAX_BODY = 2**20  # bytes of a POST
+_SHARDS_LISTED = 2000
+
+
+class Viewer:
+    """What the routes share. `fill` reads the dataset; it runs in the background once served."""
+
+    def __init__(self, config: ViewConfig) -> None:
+        """Raises DataError if there is no dataset, or its reviews cannot be read."""
+        self.config = config
+        self.dataset = open_tolerant(config.output, storage_options=config.storage_options)
+        read_reviews(self.dataset)
+        self.index = Index(
+            self.dataset,
+            path=config.index_path,
+            memory_mb=config.memory_mb,
+            threads=config.threads,
+        )
+        self.reviews = Reviews(self.index)
+        self.rows = Rows(self.index, threads=config.threads)
+        self.pictures = Pictures(self.rows, config)
+        self.attention = Attention(config, self.pictures)
+        self.problem: str | None = None
+        #: Part of the pictures' URLs, so that no browser shows those of an earlier run from its cache.
+        self.run = secrets.token_hex(4)
+
+    def fill(self) -> None:
+        """Follow the dataset: files and verdicts that are new."""
+        try:
+            self.index.refresh()
+            self.reviews.load()
+            self.problem = None
+        except (SSPSAMError, OSError) as error:
+            self.problem = str(error)
+
+    def close(self) -> None:
+        self.rows.close()
+        self.index.close()
+
+    def cards(self, hits: list[Any]) -> list[dict[str, Any]]:
+        """The cards of hits, each with the positions that matched and the value sorted by."""
+        images = [hit.image for hit in hits]
+        verdicts = self.reviews.of_images(images)
+        return [
+            {
+                **card(row, verdicts.get(hit.image, {})),
+                "hits": list(hit.positions),
+                "value": hit.value,
+            }
+            for hit, row in zip(hits, self.rows.read(images), strict=True)
+        ]
+
+
+def make_app(config: ViewConfig) -> Starlette:
+    """The ASGI application. Raises DataError if there is no dataset at `config.output`."""
+    viewer = Viewer(config)
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        filling = threading.Thread(target=viewer.fill, name="index", daemon=True)
+        filling.start()
+        yield
+        viewer.close()
+
+    def route(path: str, handler: Callable[[Viewer, Request], Response]) -> Route:
+        @wraps(handler)
+        def endpoint(request: Request) -> Response:
+            return _answered(lambda: handler(viewer, request))
+
+        return Route(path, endpoint)
+
+    async def post_verdicts(request: Request) -> Response:
+        body = await _body(request)
+        return _answered(lambda: _store(viewer, body))
+
+    def post_refresh(_: Request) -> Response:
+        viewer.fill()
+        return _state(viewer, _)
+
+    return Starlette(
+        routes=[
+            Route("/", lambda _: FileResponse(STATIC / "index.html")),
+            route("/api/state", _state),
+            route("/api/cards", _cards),
+            route("/api/card", _one_card),
+            route("/api/phrases", _phrases),
+            route("/api/histogram", _histogram),
+            route("/api/attention", _attention),
+            route("/picture/{image:int}", _picture),
+            Route("/api/verdicts", post_verdicts, methods=["POST"]),
+            Route("/api/refresh", post_refresh, methods=["POST"]),
+            Mount("/static", StaticFiles(directory=STATIC)),
+        ],
+        middleware=[Middleware(Guard, config=config), Middleware(GZipMiddleware, minimum_size=4096)],
+        lifespan=lifespan,
+    )
+
+
+def serve(config: ViewConfig, announce: Callable[[str], None]) -> None:
+    """Serve until interrupted; `announce` gets the URL once the port is open.
+
+    Raises ConfigError if the address cannot be listened on, DataError as `make_app` does.
+    """
+    import uvicorn
+
+    app = make_app(config)
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((config.host, config.port))
+    except OSError as error:
+        raise ConfigError(
+            f"cannot listen on {config.host} port {config.port} ({error.strerror}): "
+            "choose another --port (0 takes a free one) or --host"
+        ) from error
+    name = f"[{config.host}]" if ":" in config.host else config.host
+    secret = f"?token={config.token}" if config.token else ""
+    announce(f"http://{name}:{listener.getsockname()[1]}/{secret}")
+    settings = uvicorn.Config(app, log_level="warning", server_header=False, lifespan="on")
+    uvicorn.Server(settings).run(sockets=[listener])
+
+
+def _answered(work: Callable[[], Response]) -> Response:
+    """The response of `work`, or its error as JSON {"error": sentence}."""
+    try:
+        return work()
+    except (ConfigError, DataError) as error:
+        return JSONResponse({"error": str(error)}, 400)
+    except (SSPSAMError, OSError) as error:
+        return JSONResponse({"error": str(error) or type(error).__name__}, 422)
+
+
+def _state(viewer: Viewer, _: Request) -> Response:
+    progress = asdict(viewer.index.progress())
+    if viewer.problem:
+        progress["problems"] = [(viewer.dataset.url, viewer.problem), *progress["problems"]]
+    query = viewer.index.query
+    statuses = dict(query("select status, count(*) from images group by 1"))
+    shards = query(f"select distinct shard from images order by 1 limit {_SHARDS_LISTED}")
+    masks = query("select count(*), count(*) filter (has_target) from masks")[0]
+    return JSONResponse(
+        {
+            "dataset": viewer.dataset.url,
+            "run": viewer.run,
+            "progress": progress,
+            "statuses": statuses,
+            "masks": {"all": masks[0], "with_target": masks[1]},
+            "verdicts": viewer.reviews.counts(),
+            "shards": [shard for (shard,) in shards],
+            "measures": list(MEASURES),
+            "verdict_names": list(VERDICTS),
+            "attention": viewer.attention.available,
+        }
+    )
+
+
+def _cards(viewer: Viewer, request: Request) -> Response:
+    query = Query.parse(request.query_params)
+    cards = viewer.cards(find_hits(viewer.index, query))
+    total = count_hits(viewer.index, query)
+    return JSONResponse({"total": total, "offset": query.offset, "cards": cards})
+
+
+def _one_card(viewer: Viewer, request: Request) -> Response:
+    shard, key = request.query_params.get("shard", ""), request.query_params.get("key", "")
+    found = viewer.index.query(
+        'select id from images where shard = ? and "key" = ? order by id limit 1', [shard, key]
+    )
+    if not found:
+        raise DataError(f"no image {key!r} in shard {shard!r}")
+    image = int(found[0][0])
+    verdicts = viewer.reviews.of_images([image]).get(image, {})
+    row = viewer.rows.read([image])[0]
+    return JSONResponse({**card(row, verdicts), "hits": [], "value": None})
+
+
+def _phrases(viewer: Viewer, request: Request) -> Response:
+    """Phrases that begin with, or else hold, the text; the most frequent first."""
+    text = request.query_params.get("text", "")[:200]
+    rows = viewer.index.query(
+        f"select phrase, count(*) as n from masks join (select phrase_id, phrase, "
+        f"starts_with(folded, {fold('?')}) as first from phrases "
+        f"where contains(folded, {fold('?')})) using (phrase_id) "
+        "group by phrase, first order by first desc, n desc, phrase limit 12",
+        [text, text],
+    )
+    return JSONResponse([{"phrase": phrase, "count": count} for phrase, count in rows])
+
+
+def _histogram(viewer: Viewer, request: Request) -> Response:
+    parameters = dict(request.query_params)
+    measure = parameters.pop("measure", "score")
+    return JSONResponse(histogram(viewer.index, Query.parse(parameters), measure))
+
+
+def _attention(viewer: Viewer, request: Request) -> Response:
+    try:
+        image = int(request.query_params.get("image", ""))
+    except ValueError:
+        raise DataError("image must be an id") from None
+    phrase = request.query_params.get("phrase", "")
+    return JSONResponse(viewer.attention.maps(image, phrase))
+
+
+def _picture(viewer: Viewer, request: Request) -> Response:
+    side = request.query_params.get("side", "640")
+    if not side.isdecimal() or len(side) > 5:
+        raise DataError(f"side={side!r} is not a number of pixels")
+    jpeg = viewer.pictures.get(request.path_params["image"], int(side))
+    return Response(jpeg, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=600"})
+
+
+async def _body(request: Request) -> bytes:
+    body = b""
+    async for part in request.stream():
+        body += part
+        if len(body) > MAX_BODY:
+            break
+    return body
+
+
+def _store(viewer: Viewer, body: bytes) -> Response:
+    if len(body) > MAX_BODY:
+        raise DataError(f"the request has more than {MAX_BODY} bytes")
+    try:
+        given = json.loads(body)["verdicts"]
+        verdicts = [Verdict.parse(one) for one in given]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError('send {"verdicts": [{"shard", "key", "phrase", "verdict"}]}') from error
+    path = viewer.reviews.write(verdicts)
+    return JSONResponse({"stored": len(verdicts), "file": path, "verdicts": viewer.reviews.counts()})
