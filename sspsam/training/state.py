@@ -1,0 +1,80 @@
+"""What a run must remember to go on as if it had never stopped, and how that reaches the disk."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sspsam.errors import CheckpointError
+from sspsam.training.config import TrainConfig
+
+
+@dataclass
+class TrainState:
+    """A run between two steps. The data position is `step`: batches are a function of it."""
+
+    step: int  # steps done
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    ema: dict[str, Tensor]  # averaged copies of the parameters that train
+
+
+def save_state(state: TrainState, config: TrainConfig, path: Path) -> None:
+    """Write a checkpoint whole or not at all, however the process ends."""
+    content = {
+        "step": state.step,
+        "config": config.to_dict(),
+        "model": state.model.state_dict(),
+        "optimizer": state.optimizer.state_dict(),
+        "ema": state.ema,
+        "rng": torch.get_rng_state(),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_state(state: TrainState, config: TrainConfig, path: Path) -> None:
+    """Fill `state` from a checkpoint.
+
+    Raises:
+        CheckpointError: the file is unreadable, or of a run with another config.
+    """
+    try:
+        content: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+    except Exception as error:
+        raise CheckpointError(f"{path} is no training checkpoint: {error}") from error
+    ours, theirs = config.to_dict(), content["config"]
+    # How often to look or to save changes nothing about what is computed.
+    free = ("checkpoint_every", "validate_every", "validation_scenes")
+    differing = [k for k in ours if k not in free and ours[k] != theirs.get(k)]
+    if differing:
+        told = ", ".join(f"{k}: {theirs.get(k)} there, {ours[k]} here" for k in differing)
+        raise CheckpointError(f"{path} belongs to a run with other settings ({told})")
+    state.model.load_state_dict(content["model"])
+    state.optimizer.load_state_dict(content["optimizer"])
+    for name, value in content["ema"].items():
+        state.ema[name].copy_(value)
+    torch.set_rng_state(content["rng"])
+    state.step = content["step"]
+
+
+def update_ema(state: TrainState, decay: float) -> None:
+    """Move the averages towards the parameters; a young run averages over what it has."""
+    decay = min(decay, (1 + state.step) / (10 + state.step))
+    with torch.no_grad():
+        for name, parameter in state.model.named_parameters():
+            if name in state.ema:
+                state.ema[name].lerp_(parameter, 1 - decay)
