@@ -1,5 +1,6 @@
 """What to ask masks for: phrases from captions, columns, lists, or a function of the user's."""
 
-from pipeline.phrases.noun_phrases import Phrase, noun_phrases
+from pipeline.phrases.noun_phrases import Phrase, noun_phrases, without_repeats
+from pipeline.phrases.source import PhraseSource, phrase_source
 
-__all__ = ["Phrase", "noun_phrases"]
+__all__ = ["Phrase", "PhraseSource", "noun_phrases", "phrase_source", "without_repeats"]

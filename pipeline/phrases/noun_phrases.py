@@ -29,9 +29,7 @@ _LEFT = frozenset(
     {"det", "predet", "amod", "nummod", "compound", "poss", "nmod", "quantmod", "advmod", "npadvmod"}
 )
 #: What stands after a noun as part of its phrase.
-_RIGHT = frozenset(
-    {"prep", "acl", "relcl", "amod", "advmod", "nummod", "prt", "npadvmod", "case", "advcl"}
-)
+_RIGHT = frozenset({"prep", "acl", "relcl", "amod", "advmod", "nummod", "prt", "npadvmod", "case", "advcl"})
 #: Nouns that only modify another noun are no things of their own.
 _INNER = frozenset({"compound", "nmod", "amod", "npadvmod", "nummod", "quantmod", "advmod", "det"})
 _ARTICLE = re.compile(r"^(?:an?|the)\s+", re.IGNORECASE)
@@ -71,9 +69,7 @@ def noun_phrases(captions: Iterable[str | None]) -> list[list[Phrase]]:
     result: list[list[Phrase]] = [[] for _ in texts]
     parser = _parser()
     with parser.memory_zone():  # or the vocabulary grows with every new word for as long as we run
-        docs = parser.pipe(
-            (for_parser(texts[i][start:end]) for i, (start, end) in pieces), batch_size=_BATCH
-        )
+        docs = parser.pipe((for_parser(texts[i][start:end]) for i, (start, end) in pieces), batch_size=_BATCH)
         for (i, (offset, _)), doc in zip(pieces, docs, strict=True):
             for start, end in _spans(doc):
                 span = (offset + start, offset + end)
@@ -148,7 +144,7 @@ def _is_thing(token: Token) -> bool:
 
 
 def _is_own_after_of(token: Token, whole: Token) -> bool:
-    """"the leg of a chair" has two things, "a bowl of soup" and "a group of people" have one."""
+    """ "the leg of a chair" has two things, "a bowl of soup" and "a group of people" have one."""
     word = _singular(whole)
     if word in QUANTITIES and not (word in PLACES and whole.pos_ == "NOUN"):
         return False
@@ -194,12 +190,18 @@ def _right(token: Token) -> int:
     right = token.i
     if token.dep_ == "poss":
         return right
+    last = None
     for child in token.rights:
-        if child.dep_ not in _RIGHT:
-            if child.dep_ in ("conj", "cc", "appos", "punct"):
-                break
-            continue
-        right = max(right, child.right_edge.i)
+        if child.dep_ in _RIGHT:
+            right = max(right, child.right_edge.i)
+            last = child
+        elif child.dep_ == "appos" and last is not None and last.lower_ in ("with", "of"):
+            # "a bathroom with a toilet, a sink and a bathtub": the list belongs to "with"
+            if any(word.dep_ == "cc" for word in child.children):
+                right = max(right, child.right_edge.i)
+            break
+        elif child.dep_ in ("conj", "cc", "appos"):
+            break
     verb = token.head
     if token.dep_ in ("nsubj", "nsubjpass") and verb.dep_ == "ROOT" and _is_state(verb):
         right = max(right, verb.right_edge.i)

@@ -12,7 +12,7 @@ def _words(text: str) -> frozenset[str]:
 #: Nouns that name a place relative to something, and no thing: "the left", "the background".
 PLACES: Final = _words(
     "left right top bottom middle center centre background foreground front back rear side corner "
-    "edge end distance inside outside area part way direction midst midair vicinity spot position "
+    "edge end distance inside outside area part way direction midst midair vicinity position "
     "place location upper lower vertical horizontal interior exterior surface north south east west"
 )
 
@@ -22,7 +22,7 @@ ABSTRACT: Final = _words(
     "noon dusk dawn midnight daytime nighttime today year month week hour minute moment summer "
     "winter spring autumn season weekend holiday trick nap look action motion use order work fun "
     "display sale flight move turn half quarter air wind breeze height width length weight depth "
-    "speed amount price view shot idea fact case reason purpose preparation conversation "
+    "speed amount price view shot idea fact reason purpose preparation conversation "
     "celebration competition race game event life love happiness joy beauty detail shape form "
     "pattern other another one thing something anything everything nothing someone anyone everyone "
     "nobody lot bit ml cl l g kg lb oz mm cm km m ft inch px mp gb pcs x vs etc"

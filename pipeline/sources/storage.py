@@ -11,6 +11,8 @@ import fsspec
 from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 
+from pipeline.sources.records import Shard
+
 #: Errors of the storage that another attempt cannot mend.
 _FINAL = (
     *(FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError),
@@ -101,20 +103,34 @@ def etag_of(info: Mapping[str, Any]) -> str | None:
     return f"mtime-{modified:.6f}" if isinstance(modified, (int, float)) else None
 
 
-def open_file(
-    url: str, storage_options: Mapping[str, Any] | None
+def open_shard(
+    shard: Shard, storage_options: Mapping[str, Any] | None
 ) -> tuple[io.BufferedReader[Any], int | None]:
     """Open for reading from byte 0.
 
     Returns:
         The open file, whose `read(n)` returns fewer than n bytes only at the end, and the length in
         bytes if it is known.
+
+    Raises:
+        ShardError: the file is not the one that was listed.
     """
-    fs, path = filesystem(url, storage_options)
+    fs, path = filesystem(shard.url, storage_options)
+    length: int | None
     if is_local(fs):
-        file = io.BufferedReader(io.FileIO(path), _BUFFER_BYTES)
-        return file, file.seek(0, io.SEEK_END) + file.seek(0)
-    fs.invalidate_cache(fs._parent(path))
-    raw = fs.open(path, "rb", block_size=_BLOCK_BYTES, cache_type="readahead")
-    size = getattr(raw, "size", None)
-    return io.BufferedReader(raw, _BUFFER_BYTES), size if isinstance(size, int) else None
+        raw: Any = io.FileIO(path)
+        length = raw.seek(0, io.SEEK_END) + 0 * raw.seek(0)
+    else:
+        fs.invalidate_cache(fs._parent(path))
+        raw = fs.open(path, "rb", block_size=_BLOCK_BYTES, cache_type="readahead")
+        size = getattr(raw, "size", None)
+        length = size if isinstance(size, int) else None
+    etag = etag_of(getattr(raw, "details", None) or {})
+    same_tag = etag is None or shard.etag is None or etag == shard.etag
+    if (shard.size is not None and length not in (None, shard.size)) or not same_tag:
+        raw.close()
+        raise ShardError(
+            "unreadable_shard",
+            f"changed since it was listed ({shard.size} bytes, now {length}): list the input again",
+        )
+    return io.BufferedReader(raw, _BUFFER_BYTES), length

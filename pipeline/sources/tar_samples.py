@@ -22,7 +22,7 @@ from pipeline.sources.records import (
     find_caption,
     image_ref,
 )
-from pipeline.sources.storage import ShardError, open_file
+from pipeline.sources.storage import ShardError, open_shard
 from pipeline.sources.tar import Member, TarStream, TruncatedTarError
 
 _JUNK = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
@@ -35,13 +35,8 @@ def tar_samples(shard: Shard, options: ReadOptions, wanted: Callable[[int], bool
         ShardError: the archive is no tar, damaged or truncated. Its whole samples came before.
         OSError and others of `storage.is_transient`: the storage failed; another attempt may not.
     """
-    file, length = open_file(shard.url, options.storage_options)
+    file, length = open_shard(shard, options.storage_options)
     with closing(file):
-        if shard.size is not None and length is not None and length != shard.size:
-            raise ShardError(
-                "unreadable_shard",
-                f"has {length} bytes and had {shard.size} when it was listed: list the input again",
-            )
         packed = file.peek(2)[:2] == b"\x1f\x8b"
         unpacked = cast(BinaryIO, gzip.GzipFile(fileobj=file)) if packed else file
         stream = TarStream(unpacked, None if packed else length)
