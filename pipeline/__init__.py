@@ -1,0 +1,33 @@
+"""The annotation pipeline on Ray Data, and what works on the datasets it writes.
+
+>>> import pipeline
+>>> pipeline.annotate(config)  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipeline.annotator import Annotator
+    from pipeline.config import AnnotateConfig
+    from pipeline.job import annotate
+    from pipeline.summary import RunSummary
+
+__all__ = ["AnnotateConfig", "Annotator", "RunSummary", "annotate"]
+
+_HOMES = {
+    "AnnotateConfig": "pipeline.config",
+    "Annotator": "pipeline.annotator",
+    "RunSummary": "pipeline.summary",
+    "annotate": "pipeline.job",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use, so that reading a dataset needs neither Ray nor torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,84 @@
+"""`sspsam annotate INPUT OUTPUT`: image/caption shards in, mask annotations out, on Ray Data."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from pipeline.config import AnnotateConfig, flag, load_yaml, option_fields
+from sspsam.errors import SSPSAMError
+
+EPILOG = """\
+The same command again resumes. Exit codes: 0 every image is accounted for; 1 not so, see what is said;
+2 the options cannot work; 130 interrupted. docs/operations.md tells how to run it on a cluster."""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """One flag for each field of `pipeline.config`; absent flags stay out of the namespace."""
+    parser = argparse.ArgumentParser(
+        prog="sspsam annotate",
+        description=__doc__,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        argument_default=argparse.SUPPRESS,
+    )
+    parser.add_argument("--config", metavar="FILE", help="YAML file of options; flags win over it")
+    for name, field in option_fields().items():
+        details = dict(field.metadata)
+        default = field.default
+        known = {"help": details["help"]}
+        if default not in (None, "", False) and isinstance(default, (str, int, float)):
+            known["help"] += f" (default: {default})"
+        known["help"] = known["help"].replace("%", "%%")
+        if details.get("positional"):
+            # Optional here, because --config may hold it; what is missing is said by name.
+            parser.add_argument(name, nargs="?", metavar=name.upper(), **known)
+        elif field.default is False:
+            parser.add_argument(flag(name), action=argparse.BooleanOptionalAction, **known)
+        elif "optional_value" in details:
+            parser.add_argument(
+                flag(name),
+                nargs="?",
+                const=details["optional_value"],
+                metavar=details["metavar"],
+                **known,
+            )
+        else:
+            parser.add_argument(flag(name), choices=details.get("choices"), **known)
+    return parser
+
+
+def options(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """The options of a command line: flags over the YAML file that --config names."""
+    given = vars(build_parser().parse_args(argv))
+    path = given.pop("config", None)
+    from_file = {k.replace("-", "_"): v for k, v in load_yaml(path).items()} if path else {}
+    return from_file | given
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Annotate. Returns the exit code (see --help)."""
+    try:
+        config = AnnotateConfig.from_options(options(argv))
+        if config.output.dry_run:
+            from pipeline.dry_run import dry_run
+
+            dry_run(config).print()
+            return 0
+        from pipeline.job import annotate
+
+        summary = annotate(config)
+    except SSPSAMError as error:
+        print(f"sspsam annotate: {error}", file=sys.stderr)
+        return 2 if error.kind == "config" else 1
+    except KeyboardInterrupt:
+        print("interrupted; the same command resumes", file=sys.stderr)
+        return 130
+    summary.print()
+    return summary.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

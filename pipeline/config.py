@@ -1,0 +1,258 @@
+"""The settings of an annotate run: one frozen dataclass per concern, one flag per field.
+
+Each field's metadata holds its help text, so that the command line, the YAML file and the manifest
+share one list of names. `Settings.from_flags` merges them: flags over YAML over defaults.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sspsam.errors import ConfigError
+
+FORMATS = ("auto", "tar", "parquet", "folder")
+
+
+def _option(default: Any, help_: str, **metadata: Any) -> Any:
+    """A dataclass field that is also a flag; `help_` states the unit."""
+    return field(default=default, metadata={"help": help_, **metadata})
+
+
+@dataclass(frozen=True)
+class InputConfig:
+    """Which samples are read."""
+
+    input: str = _option("", "URL, glob, folder, or text file of URLs", positional=True)
+    format: str = _option("auto", "how the input is stored", choices=FORMATS)
+    captions: str | None = _option(None, "captions file of a folder (JSONL, CSV or COCO JSON)")
+    image_column: str | None = _option(None, "Parquet column of images or image URLs")
+    caption_column: str | None = _option(None, "Parquet column of captions")
+    limit: int | None = _option(None, "annotate at most this many images, in input order")
+    sample: float = _option(1.0, "annotate this fraction of the images, chosen by their keys")
+    storage_options: dict[str, Any] = field(
+        default_factory=dict,
+        metadata={"help": "JSON for fsspec, for input and output (endpoint_url, key, anon, ...)"},
+    )
+
+    def __post_init__(self) -> None:
+        _require(bool(self.input), "INPUT", "is empty: name a URL, glob, folder or list of URLs")
+        _require(self.format in FORMATS, "--format", f"is {self.format!r}, not one of {FORMATS}")
+        _require(self.limit is None or self.limit > 0, "--limit", "is not a number of images >= 1")
+        _require(0 < self.sample <= 1, "--sample", f"is {self.sample}, not in (0, 1]")
+        _require(isinstance(self.storage_options, dict), "--storage-options", "is not a JSON object")
+
+
+@dataclass(frozen=True)
+class PhraseConfig:
+    """Where an image's phrases come from."""
+
+    phrases: str = _option("caption", "caption | column:NAME | whole | vocabulary:FILE | module:function")
+    max_phrases: int | None = _option(None, "keep at most this many phrases an image")
+
+    def __post_init__(self) -> None:
+        _require(bool(self.phrases), "--phrases", "is empty")
+        _require(
+            self.max_phrases is None or self.max_phrases > 0,
+            "--max-phrases",
+            "is not a number of phrases >= 1",
+        )
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Which model draws the masks."""
+
+    model: str = _option("tiny", "bundled name, random:PRESET, folder, file or URL")
+    device: str | None = _option(
+        None, "cpu, cuda or mps; by default a replica with a GPU uses cuda, else cpu"
+    )
+
+
+@dataclass(frozen=True)
+class ComputeConfig:
+    """What the run may use, and when it gives up. Changes nothing in the output."""
+
+    replicas: str | None = _option(
+        None, "model replicas, N or MIN:MAX; by default all that the cluster's GPUs or CPUs allow"
+    )
+    gpus_per_replica: float | None = _option(
+        None, "GPUs a replica, fractions allowed, 0 for CPU; by default 1 if the cluster has any"
+    )
+    cpus_per_replica: float | None = _option(None, "CPU cores a replica, also its torch threads")
+    memory_per_replica: float | None = _option(
+        None, "GiB of main memory reserved a replica, so that nodes are not overfilled"
+    )
+    image_timeout: float = _option(
+        120.0, "seconds allowed an image; a chunk that takes longer has its process restarted"
+    )
+    stall_timeout: float = _option(1800.0, "seconds without any finished chunk after which the run gives up")
+    start_timeout: float = _option(600.0, "seconds to wait for the cluster's CPUs and GPUs")
+
+    def __post_init__(self) -> None:
+        self.replica_range()
+        for name in ("gpus_per_replica", "cpus_per_replica", "memory_per_replica"):
+            value = getattr(self, name)
+            low_ok = value is None or value > 0 or (value == 0 and name == "gpus_per_replica")
+            _require(low_ok, flag(name), f"is {value}: must be positive")
+        gpus = self.gpus_per_replica
+        _require(
+            gpus is None or gpus <= 1 or float(gpus).is_integer(),
+            "--gpus-per-replica",
+            f"is {gpus}: above 1 it must be whole",
+        )
+        for name in ("image_timeout", "stall_timeout", "start_timeout"):
+            _require(getattr(self, name) > 0, flag(name), "must be a number of seconds above 0")
+
+    def replica_range(self) -> tuple[int, int] | None:
+        """`--replicas` as (min, max), or None when the cluster decides."""
+        if self.replicas is None:
+            return None
+        low, _, high = str(self.replicas).partition(":")
+        try:
+            bounds = int(low), int(high or low)
+        except ValueError:
+            bounds = 0, 0
+        _require(
+            1 <= bounds[0] <= bounds[1],
+            "--replicas",
+            f"is {self.replicas!r}: give N, or MIN:MAX with 1 <= MIN <= MAX",
+        )
+        return bounds
+
+
+@dataclass(frozen=True)
+class OutputConfig:
+    """Where the dataset goes, and what happens to what is there."""
+
+    output: str = _option("", "folder or URL of the annotation dataset", positional=True)
+    chunk_size: int = _option(64, "samples a chunk: the unit of retry and the rows of a file")
+    embed_images: bool = _option(False, "copy the encoded images into the dataset")
+    overwrite: bool = _option(False, "delete the annotations at OUTPUT and start anew")
+    retry_errors: str | None = _option(
+        None,
+        "recompute chunks that hold error rows, of KIND only if given",
+        optional_value="any",
+        metavar="KIND",
+    )
+    dry_run: bool = _option(False, "list the input, time one chunk, write nothing")
+
+    def __post_init__(self) -> None:
+        _require(bool(self.output), "OUTPUT", "is empty: name a folder or URL")
+        _require(1 <= self.chunk_size <= 100_000, "--chunk-size", f"is {self.chunk_size}: 1 to 100,000")
+        _require(
+            not (self.overwrite and self.retry_errors),
+            "--retry-errors",
+            "keeps what is there, --overwrite deletes it: give one of them",
+        )
+
+
+@dataclass(frozen=True)
+class AnnotateConfig:
+    """Everything `annotate` needs to know."""
+
+    source: InputConfig
+    output: OutputConfig
+    phrases: PhraseConfig = field(default_factory=PhraseConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    compute: ComputeConfig = field(default_factory=ComputeConfig)
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any]) -> AnnotateConfig:
+        """Build from a flat mapping of option names (`chunk_size` or `chunk-size`) to values.
+
+        Raises:
+            ConfigError: an option does not exist, or its value cannot work.
+        """
+        values = {name.replace("-", "_"): value for name, value in options.items()}
+        unknown = sorted(set(values) - set(option_fields()))
+        if unknown:
+            raise ConfigError(f"no such option: {', '.join(unknown)}")
+
+        def part(section: type) -> Any:
+            names = {f.name for f in dataclasses.fields(section)}
+            return section(**{n: _coerce(n, v) for n, v in values.items() if n in names})
+
+        return cls(*(part(section) for section in SECTIONS))
+
+    def dataset_options(self) -> dict[str, Any]:
+        """The options that decide what rows hold: a resume must have the same ones."""
+        return {
+            "phrases": self.phrases.phrases,
+            "max_phrases": self.phrases.max_phrases,
+            "chunk_size": self.output.chunk_size,
+            "embed_images": self.output.embed_images,
+            "limit": self.source.limit,
+            "sample": self.source.sample,
+            "format": self.source.format,
+            "captions": self.source.captions,
+            "image_column": self.source.image_column,
+            "caption_column": self.source.caption_column,
+        }
+
+    def all_options(self) -> dict[str, Any]:
+        """Every option by its name; storage secrets are left out."""
+        found = {}
+        for part in (self.source, self.phrases, self.model, self.compute, self.output):
+            found.update(dataclasses.asdict(part))
+        found["storage_options"] = sorted(found["storage_options"])
+        return found
+
+
+SECTIONS = (InputConfig, OutputConfig, PhraseConfig, ModelConfig, ComputeConfig)
+
+
+def option_fields() -> dict[str, dataclasses.Field[Any]]:
+    """Every option's dataclass field by its name, in the order of the help page."""
+    return {f.name: f for section in SECTIONS for f in dataclasses.fields(section)}
+
+
+def flag(name: str) -> str:
+    """`chunk_size` -> `--chunk-size`; INPUT and OUTPUT as they stand in the usage line."""
+    return name.upper() if name in ("input", "output") else "--" + name.replace("_", "-")
+
+
+def load_yaml(path: str) -> dict[str, Any]:
+    """Options from a YAML file whose keys are the flags' names.
+
+    Raises:
+        ConfigError: no such file, not YAML, or not a mapping.
+    """
+    import yaml
+
+    try:
+        loaded = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"--config {path}: {error}") from error
+    if not isinstance(loaded, dict):
+        raise ConfigError(f"--config {path}: expected `option: value` lines")
+    return {str(name): value for name, value in loaded.items()}
+
+
+def _coerce(name: str, value: Any) -> Any:
+    """`value` as the type its field declares; the command line brings strings."""
+    kind = str(option_fields()[name].type)
+    try:
+        if value is None or (kind.startswith("bool") and isinstance(value, bool)):
+            return value
+        if name == "retry_errors" and isinstance(value, bool):
+            return "any" if value else None
+        if kind.startswith("dict"):
+            return json.loads(value) if isinstance(value, str) else value
+        if kind.startswith("bool"):
+            raise ValueError("give true or false")
+        if kind.startswith("int") and isinstance(value, float) and not value.is_integer():
+            raise ValueError("not a whole number")
+        convert = int if kind.startswith("int") else float if kind.startswith("float") else str
+        return convert(value)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{flag(name)} is {value!r}: {error}") from error
+
+
+def _require(condition: bool, name: str, message: str) -> None:
+    if not condition:
+        raise ConfigError(f"{name} {message}")

@@ -1,0 +1,153 @@
+"""What a run would take, from listing its input and timing one chunk. Writes nothing."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.cluster import Allocation, allocate, connect, total_resources
+from pipeline.config import AnnotateConfig
+from pipeline.prepare import Job, prepare
+from pipeline.reading import ShardTask, find_phrases, select_chunks
+from pipeline.sources import Chunk, Shard
+from pipeline.summary import duration
+from sspsam.errors import DataError
+
+_SHARDS_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What to expect of a run.
+
+    Args:
+        images: about how many there are; None if the shards' sizes are not known.
+        images_per_second: of one replica, in the steady state.
+        seconds: of the whole run with `allocation`'s most replicas; None if `images` is.
+        phrases_per_image: in the chunk that was timed.
+        load_seconds: to load the model.
+    """
+
+    shards: tuple[Shard, ...]
+    images: int | None
+    images_per_second: float
+    seconds: float | None
+    phrases_per_image: float
+    load_seconds: float
+    allocation: Allocation
+    options: dict[str, Any]
+
+    @property
+    def gpu_hours(self) -> float:
+        """GPUs held times hours, 0 on CPUs."""
+        replicas = self.allocation.replicas[1]
+        return (self.seconds or 0.0) / 3600 * replicas * self.allocation.gpus
+
+    def print(self, console: Console | None = None) -> None:
+        out = console or Console(highlight=False)
+        for shard in self.shards[:_SHARDS_SHOWN]:
+            size = f"{shard.size:,}" if shard.size is not None else "?"
+            unit = "images" if shard.format == "folder" else "bytes"
+            out.print(f"{shard.name}  {shard.format}  {size} {unit}  {shard.url}", markup=False)
+        if len(self.shards) > _SHARDS_SHOWN:
+            out.print(f"... and {len(self.shards) - _SHARDS_SHOWN:,} more shards", markup=False)
+        table = Table(title="dry run: nothing was written", show_header=False, title_justify="left")
+        table.add_column(style="bold")
+        table.add_column()
+        table.add_row("shards", f"{len(self.shards):,}")
+        images = "unknown (sizes are not known)" if self.images is None else f"about {self.images:,}"
+        table.add_row("images", images)
+        table.add_row("phrases an image", f"{self.phrases_per_image:.1f}")
+        table.add_row("one replica", f"{self.images_per_second:,.2f} images/s")
+        table.add_row("model loads in", duration(self.load_seconds))
+        replicas = self.allocation.replicas[1]
+        table.add_row("all replicas", f"{self.images_per_second * replicas:,.2f} images/s")
+        if self.seconds is not None:
+            table.add_row("time to expect", f"{duration(self.seconds)} ({self.seconds / 3600:.2f} hours)")
+            table.add_row("GPU-hours", f"{self.gpu_hours:.2f}")
+        table.add_row("compute", self.allocation.describe())
+        for name, value in sorted(self.options.items()):
+            table.add_row(f"--{name.replace('_', '-')}", str(value))
+        out.print(table)
+
+
+def dry_run(config: AnnotateConfig) -> Estimate:
+    """List the input, annotate its first chunk twice in one replica, time the second time.
+
+    Raises:
+        As `annotate`; DataError if the first chunk holds no image.
+    """
+    import ray
+
+    job = prepare(config)
+    local = connect()
+    try:
+        take = allocate(config.compute, total_resources, not local, print)
+        factory = job.segmenter_for(take)
+        chunk, size = _first_chunk(job)
+        timing = ray.remote(_time_chunk).options(
+            num_cpus=take.cpus, num_gpus=take.gpus, memory=take.memory_bytes
+        )
+        phrases = find_phrases(job.phrase_source, chunk.samples) or [[] for _ in chunk.samples]
+        load, seconds = ray.get(timing.remote(factory, chunk, phrases))
+    finally:
+        if local:
+            ray.shutdown()
+    rate = len(chunk.samples) / seconds
+    images = _count_images(job, len(chunk.samples), size)
+    whole = None if images is None else load + images / (rate * take.replicas[1])
+    return Estimate(
+        shards=tuple(job.shards),
+        images=images,
+        images_per_second=rate,
+        seconds=whole,
+        phrases_per_image=sum(map(len, phrases)) / len(phrases),
+        load_seconds=load,
+        allocation=take,
+        options=config.all_options(),
+    )
+
+
+def _first_chunk(job: Job) -> tuple[Chunk, int]:
+    """The first chunk with an image in it, and the bytes of its images."""
+    config = job.config
+    for shard in job.shards:
+        task = ShardTask(shard, limit=config.source.limit)
+        for chunk in select_chunks(task, job.reader, config.output.chunk_size, config.source.sample):
+            if size := sum(len(sample.image or b"") for sample in chunk.samples):
+                return chunk, size
+    raise DataError(f"INPUT {config.source.input} holds no image that can be read")
+
+
+def _count_images(job: Job, samples: int, size: int) -> int | None:
+    """About how many images the run covers, by the shards' bytes over the first chunk's."""
+    source = job.config.source
+    total = 0.0
+    for shard in job.shards:
+        if shard.size is None:
+            return source.limit
+        total += shard.size if shard.format == "folder" else shard.size / (size / samples)
+    images = round(total * source.sample)
+    return images if source.limit is None else min(images, source.limit)
+
+
+def _time_chunk(factory: Any, chunk: Chunk, phrases: list[list[Any]]) -> tuple[float, float]:
+    """Seconds to load the model, and to annotate the chunk once everything is warm."""
+    from pipeline.annotator import segment_images
+
+    started = time.perf_counter()
+    segmenter = factory()
+    loaded = time.perf_counter() - started
+    usable = [s.error is None for s in chunk.samples]
+    images = [s.image for s, good in zip(chunk.samples, usable, strict=True) if good]
+    asked = [p for p, good in zip(phrases, usable, strict=True) if good]
+    seconds = 0.0
+    for _ in range(2):
+        begun = time.perf_counter()
+        segment_images(segmenter, images, asked)
+        seconds = time.perf_counter() - begun
+    return loaded, max(seconds, 1e-6)

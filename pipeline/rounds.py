@@ -1,0 +1,250 @@
+"""Runs the chain, keeps the books, and runs it again for what is still missing.
+
+A fault that Ray cannot mend ends the chain; the files that are there stay. So a round is: plan what
+is missing, run it, count. Rounds go on while each brings something, and stop when one brings nothing
+or nothing comes for `--stall-timeout`: the run always ends.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from pipeline.ledger import RemoteLedger
+from pipeline.progress import Progress
+from pipeline.reading import ShardTask
+from pipeline.receipts import ShardReceipt, Survey, survey, verify_shard
+from pipeline.sources import Shard
+from pipeline.store import Store
+from pipeline.summary import RunSummary, stage_seconds, totals, verdict
+from pipeline.write import Receipt, chunk_name
+from sspsam.errors import DataError, SSPSAMError
+
+if TYPE_CHECKING:
+    import ray.data
+
+_TICK_SECONDS = 1.0
+_VERIFY_THREADS = 8
+_NAMED_STRAGGLERS = 5
+
+Plan = Callable[[Survey], tuple[list[ShardTask], dict[str, int]]]
+
+
+class StallError(DataError):
+    """Nothing was finished for too long; the message names what was under way."""
+
+    kind = "stalled"
+
+
+class Bookkeeper:
+    """Which chunks are written, which shards have ended, and why others have not."""
+
+    def __init__(self, store: Store, found: Survey, started: float, progress: Progress | None = None) -> None:
+        self.store = store
+        self.progress = progress
+        self.ended: dict[str, ShardReceipt] = dict(found.ended)
+        self.problems: dict[str, str] = {}
+        self.found = found
+        self.deaths = 0
+        self._started = started
+        self._start_seconds: float | None = None
+        self._written: dict[str, set[int]] = {}
+        self._ends: dict[str, int] = {}
+        self._notes: list[dict[str, Any]] = []
+        self._images = 0
+        self._checks: dict[str, Future[ShardReceipt]] = {}
+        self._pool = ThreadPoolExecutor(_VERIFY_THREADS)
+
+    def begin_round(self, tasks: Sequence[ShardTask], unverified: dict[str, int]) -> None:
+        self.problems.clear()
+        self._written = {task.shard.name: set(task.done) for task in tasks}
+        self._ends = {task.shard.name: task.chunks for task in tasks if task.chunks is not None}
+        for shard, count in unverified.items():
+            self._check(shard, count)
+
+    def add(self, receipt: Receipt) -> None:
+        """A chunk's file is written. When it completes its shard, the shard is read back."""
+        if self._start_seconds is None:
+            busy = float(receipt.notes.get("busy_seconds", 0.0))
+            self._start_seconds = max(0.0, time.monotonic() - self._started - busy)
+        self._notes.append(receipt.notes)
+        self._images += receipt.samples
+        if self.progress:
+            self.progress.add(receipt)
+        shard, written = receipt.shard, self._written[receipt.shard]
+        if receipt.last and any(number > receipt.chunk for number in written):
+            # Reading broke here although later chunks were read before: this end is not the end.
+            self.store.delete([chunk_name(shard, receipt.chunk)])
+            self.problems[shard] = f"shard {shard}: reading broke at chunk {receipt.chunk}"
+            return
+        written.add(receipt.chunk)
+        if receipt.last:
+            self._ends[shard] = receipt.chunk + 1
+        if written == set(range(self._ends.get(shard, -1))):
+            self._check(shard, self._ends[shard])
+
+    def collect(self, wait: bool = False) -> None:
+        """Take in the shards that were read back since the last call."""
+        for shard, check in list(self._checks.items()):
+            if wait or check.done():
+                del self._checks[shard]
+                try:
+                    self.ended[shard] = check.result()
+                except (SSPSAMError, OSError, ValueError, KeyError) as error:
+                    self.problems[shard] = f"shard {shard}: {error}"
+                else:
+                    if self.progress:
+                        self.progress.end_shard(shard)
+
+    def tick(self) -> None:
+        """To be called every second or so."""
+        self.collect()
+        if self.progress:
+            self.progress.show()
+
+    def say(self, text: str) -> None:
+        if self.progress:
+            self.progress.say(text)
+
+    def conclude(self, output: str, shards: Sequence[Shard]) -> RunSummary:
+        """The summary over `shards`."""
+        ended = [self.ended[shard.name] for shard in shards if shard.name in self.ended]
+        missing = [s.name for s in shards if s.name not in self.ended and s.name not in self.problems]
+        problems = list(self.problems.values())
+        if missing:
+            problems.append(f"{len(missing):,} shards not finished, the first {missing[0]}: resume")
+        seconds = stage_seconds(self._notes)
+        elapsed = time.monotonic() - self._started
+        return RunSummary(
+            output=output,
+            shards=len(shards),
+            ended=len(ended),
+            **totals(ended),
+            computed=self._images,
+            seconds=elapsed,
+            start_seconds=elapsed if self._start_seconds is None else self._start_seconds,
+            stage_seconds=seconds,
+            occupancy=self._occupancy(),
+            deaths=self.deaths,
+            verdict=verdict(seconds),
+            problems=tuple(problems),
+        )
+
+    def _check(self, shard: str, chunks: int) -> None:
+        self._checks[shard] = self._pool.submit(verify_shard, self.store, shard, chunks)
+
+    def _occupancy(self) -> dict[str, float]:
+        shares = {
+            batch: [n[f"{batch}_occupancy"] for n in self._notes if f"{batch}_occupancy" in n]
+            for batch in ("image", "phrase")
+        }
+        return {batch: sum(found) / len(found) for batch, found in shares.items() if found}
+
+
+def run_rounds(
+    book: Bookkeeper,
+    plan: Plan,
+    chain: Callable[[list[ShardTask]], ray.data.Dataset],
+    ledger: RemoteLedger,
+    stall_seconds: float,
+) -> None:
+    """Run `chain` for what `plan` finds missing until nothing is, or a round brings nothing.
+
+    What could not be done stands in `book.problems`.
+    """
+    found = book.found
+    while True:
+        tasks, unverified = plan(found)
+        book.begin_round(tasks, unverified)
+        before, failure = len(book.ended), ""
+        chunks = 0
+        try:
+            for receipt in watch(chain(tasks), ledger, stall_seconds) if tasks else ():
+                if receipt is not None:
+                    chunks += 1
+                    book.add(receipt)
+                book.tick()
+        except StallError as error:
+            book.problems["stalled"] = str(error)
+            return
+        except Exception as error:  # whatever ends the chain, the files that are there count
+            failure = f"the chain broke: {_cause(error)}"
+        finally:
+            book.collect(wait=True)
+            book.deaths = ledger.deaths()
+        if not failure and not book.problems:
+            return
+        if failure:
+            book.problems["chain"] = failure
+        if not chunks and len(book.ended) == before:
+            return
+        for problem in book.problems.values():
+            book.say(f"{problem}; going on with what is missing")
+        found = survey(book.store, [task.shard for task in tasks])
+
+
+def watch(dataset: ray.data.Dataset, ledger: RemoteLedger, stall_seconds: float) -> Iterator[Receipt | None]:
+    """The receipts of a running chain as they come; None every second that none does.
+
+    Raises:
+        StallError: none came for `stall_seconds`.
+        Exception: whatever ended the chain.
+    """
+    results: queue.Queue[Receipt | BaseException | None] = queue.Queue()
+
+    def consume() -> None:
+        try:
+            batch: Any
+            for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+                for text in batch["receipt"].to_pylist():
+                    results.put(Receipt.from_json(text))
+            results.put(None)
+        except BaseException as error:
+            results.put(error)
+
+    # A thread of its own, because Ray Data's iterator blocks and cannot be given a time limit.
+    threading.Thread(target=consume, name="receipts", daemon=True).start()
+    heard = time.monotonic()
+    while True:
+        try:
+            result = results.get(timeout=_TICK_SECONDS)
+        except queue.Empty:
+            if time.monotonic() - heard > stall_seconds:
+                raise StallError(_stragglers(ledger, stall_seconds)) from None
+            yield None
+            continue
+        heard = time.monotonic()
+        if result is None:
+            return
+        if isinstance(result, BaseException):
+            raise result
+        yield result
+
+
+def _stragglers(ledger: RemoteLedger, stall_seconds: float) -> str:
+    """What was under way when nothing came any more."""
+    try:
+        rows = ledger.under_way()[:_NAMED_STRAGGLERS]
+    except Exception as error:  # the message must come whatever state the cluster is in
+        rows = [{"key": f"unknown ({error})", "worker": "unknown", "seconds": 0.0}]
+    named = "; ".join(f"{r['key']} on {r['worker']} for {r['seconds']:.0f} s" for r in rows)
+    return (
+        f"nothing was finished for {stall_seconds:.0f} s. Under way: {named or 'nothing'}. If the "
+        "cluster was waiting for nodes, raise --stall-timeout; the same command resumes"
+    )
+
+
+def _cause(error: BaseException) -> str:
+    """The innermost error of Ray's wrappers, on one line."""
+    while True:
+        inner = getattr(error, "cause", None) or error.__cause__
+        if not isinstance(inner, BaseException) or inner is error:
+            break
+        error = inner
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = lines[-1] if type(error).__module__.startswith("ray") and lines else " ".join(lines)
+    return f"{type(error).__name__}: {text[:800]}"

@@ -1,0 +1,136 @@
+"""The folder or bucket that a run writes to: whole files or none, one listing, patient retries."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, TypeVar
+
+from fsspec import AbstractFileSystem
+
+from pipeline.sources.storage import filesystem, is_local, is_transient
+from sspsam.errors import DataError
+
+T = TypeVar("T")
+
+_THREADS = 16
+
+
+@dataclass(frozen=True)
+class Store:
+    """Files below `url`, by names relative to it.
+
+    `patience_seconds`: how long a request is repeated while the store is away.
+    """
+
+    url: str
+    storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    patience_seconds: float = 300.0
+
+    @cached_property
+    def _place(self) -> tuple[AbstractFileSystem, str]:
+        fs, root = filesystem(self.url, self.storage_options)
+        return fs, root.rstrip("/") or "/"
+
+    @property
+    def local(self) -> bool:
+        return is_local(self._place[0])
+
+    def path(self, name: str) -> str:
+        """`name` as a path of the filesystem."""
+        return f"{self._place[1]}/{name}"
+
+    def put(self, name: str, data: bytes) -> None:
+        """Write `data` under `name`, whole or not at all, replacing what was there.
+
+        On an object store this is one PUT. Locally the bytes go to a temporary file beside the
+        dataset's folders first, because readers take every file of those folders.
+
+        Raises:
+            DataError: the store refuses, or stays away for longer than `patience_seconds`.
+        """
+        self._patiently(name, lambda: self._put_once(name, data))
+
+    def get(self, name: str) -> bytes | None:
+        """The bytes under `name`, or None if there is no such file."""
+        fs = self._place[0]
+        try:
+            return self._patiently(name, lambda: bytes(fs.cat_file(self.path(name))))
+        except FileNotFoundError:
+            return None
+
+    def get_many(self, names: Iterable[str]) -> dict[str, bytes | None]:
+        """`get` of several names at once."""
+        names = list(names)
+        with ThreadPoolExecutor(_THREADS) as pool:
+            return dict(zip(names, pool.map(self.get, names), strict=True))
+
+    def listing(self) -> dict[str, int]:
+        """Every file below the root with its size in bytes, by one (paged) listing."""
+        fs, root = self._place
+
+        def list_once() -> dict[str, int]:
+            fs.invalidate_cache()
+            found = fs.find(root, detail=True)
+            return {
+                path.removeprefix(root).lstrip("/"): int(info.get("size") or 0)
+                for path, info in found.items()
+                if info.get("type") != "directory"
+            }
+
+        try:
+            return self._patiently("", list_once)
+        except FileNotFoundError:
+            return {}
+
+    def delete(self, names: Iterable[str]) -> None:
+        """Remove the files; those that are gone already do not matter."""
+        fs = self._place[0]
+
+        def remove(name: str) -> None:
+            with contextlib.suppress(FileNotFoundError):
+                self._patiently(name, lambda: fs.rm_file(self.path(name)))
+
+        with ThreadPoolExecutor(_THREADS) as pool:
+            list(pool.map(remove, names))
+
+    def _put_once(self, name: str, data: bytes) -> None:
+        fs, root = self._place
+        if not is_local(fs):
+            fs.pipe_file(self.path(name), data)
+            return
+        final = self.path(name)
+        temporary = f"{root}/_tmp/{name.replace('/', '__')}.{os.getpid()}"
+        for path in (final, temporary):
+            os.makedirs(os.path.dirname(path), exist_ok=True)  # noqa: PTH103, PTH120
+        with open(temporary, "wb") as file:  # noqa: PTH123
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, final)  # noqa: PTH105
+
+    def _patiently(self, name: str, request: Callable[[], T]) -> T:
+        """Repeat `request` with back-off while its error is one that passes."""
+        end = time.monotonic() + self.patience_seconds
+        wait = 0.5
+        while True:
+            try:
+                return request()
+            except FileNotFoundError as error:
+                if "bucket" in str(error).lower():
+                    raise DataError(f"{self.url}/{name}: {error}: create the bucket") from error
+                raise
+            except Exception as error:
+                passes = not self.local and is_transient(error)
+                if not passes or time.monotonic() + wait > end:
+                    raise DataError(
+                        f"{self.url}/{name}: {type(error).__name__}: {error}: see that OUTPUT can "
+                        "be written (credentials, endpoint, space), then run the command again"
+                    ) from error
+            time.sleep(wait)
+            wait = min(wait * 2, 15.0)
