@@ -47,7 +47,7 @@ class LoadSegmenter:
     """Loads the model from where it is stored; travels to the replicas in place of its weights.
 
     `sha256`: what the weights file must have; `threads`: torch's, on a CPU; `vocabulary`: phrases asked of
-    every image, whose text features are all kept.
+    every image, whose text features are all kept; `square_masks`: as of SegmenterConfig.
     """
 
     model: str
@@ -55,6 +55,7 @@ class LoadSegmenter:
     sha256: str | None = None
     threads: int | None = None
     vocabulary: int = 0
+    square_masks: bool = False
 
     def __call__(self) -> Segmenter:
         import torch
@@ -67,7 +68,10 @@ class LoadSegmenter:
         loaded = SSPSAM.from_pretrained(self.model, device=self.device, sha256=self.sha256)
         usual = SegmenterConfig()
         kept = max(usual.cached_phrases, self.vocabulary)
-        return Segmenter(loaded, dataclasses.replace(usual, cached_phrases=kept))
+        return Segmenter(
+            loaded,
+            dataclasses.replace(usual, cached_phrases=kept, square_masks=self.square_masks),
+        )
 
 
 class Annotator:

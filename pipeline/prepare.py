@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,7 +42,13 @@ class Job:
         known = None if model.model.startswith("random:") else sha256
         device = model.device or ("cuda" if take.gpus else "cpu")
         vocabulary = len(getattr(self.phrase_source, "words", ()))
-        return LoadSegmenter(model.model, device, known, take.threads, vocabulary)
+        return dataclasses.replace(
+            self.segmenter_factory,
+            device=device,
+            sha256=known,
+            threads=take.threads,
+            vocabulary=vocabulary,
+        )
 
 
 def prepare(
