@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from sspsam.data.annotations import read_annotations
 from sspsam.data.authors import read_authors
 from sspsam.data.config import DataConfig
+from sspsam.data.files import listing, parent
 from sspsam.data.phrasecut import read_phrasecut
 from sspsam.data.records import ImageRef, Record, Segmentation, group_by_image
 from sspsam.data.refer import read_grefcoco, read_refer
-from sspsam.errors import DataError
+from sspsam.errors import ConfigError, DataError
 
 #: format -> reader. `--format` of evaluate and train takes these names.
 FORMATS: dict[str, Callable[[DataConfig], Iterator[Record]]] = {
@@ -37,12 +39,38 @@ def read_records(config: DataConfig) -> Iterator[Record]:
     yield from itertools.islice(itertools.chain([first], records), config.limit)
 
 
+def find_format(dataset: str, storage_options: dict[str, Any] | None = None) -> str:
+    """The format of a benchmark by the names of its files.
+
+    Raises:
+        ConfigError: they are not those of one format; says what each looks like.
+    """
+    if dataset.endswith(".json") and listing(parent(dataset), storage_options):
+        return "authors"
+    names = listing(dataset, storage_options)
+    signs = {
+        "refer": any(name.startswith("refs(") for name in names),
+        "grefcoco": any(name.startswith("grefs(") for name in names),
+        "phrasecut": any(name.startswith("refer_") and name.endswith(".json") for name in names),
+        "annotations": "annotations" in names,
+    }
+    found = [form for form, holds in signs.items() if holds]
+    if len(found) != 1:
+        raise ConfigError(
+            f"--format: {dataset} looks like {' and '.join(found) or 'no format that is known'}. "
+            "refer has refs(*).p, grefcoco grefs(*).json, phrasecut refer_*.json, annotations a "
+            "folder annotations/, authors is a JSON file: choose one"
+        )
+    return found[0]
+
+
 __all__ = [
     "FORMATS",
     "DataConfig",
     "ImageRef",
     "Record",
     "Segmentation",
+    "find_format",
     "group_by_image",
     "read_records",
 ]

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from sspsam.errors import ConfigError
-from sspsam.evaluation.table import answered, column, flags
+from sspsam.evaluation.table import column, flags, valid
 
 THRESHOLDS: Final = (0.5, 0.6, 0.7, 0.8, 0.9)
 
@@ -112,8 +112,8 @@ def authors(table: pa.Table) -> list[Metric]:
     """
     truth = column(table, "authors_area")
     predicted = column(table, "authors_predicted_area")
-    known = np.asarray(table.column("authors_area").is_valid().to_numpy(zero_copy_only=False), bool)
-    has_target, found = np.where(known, truth > 0, flags(table, "has_target")), answered(table)
+    known, found = valid(table, "authors_area"), valid(table, "authors_predicted_area")
+    has_target = np.where(known, truth > 0, flags(table, "has_target"))
     empty = ~has_target & found & (predicted < AUTHORS_EMPTY_PIXELS)
     union = np.where(
         has_target, np.where(found, column(table, "authors_union"), truth), np.where(empty, 0.0, predicted)
@@ -172,7 +172,7 @@ def task_metrics(table: pa.Table, task: str, protocol: str) -> list[Metric]:
 
 def _drawn(table: pa.Table) -> _Masks:
     """What the model drew, whatever it decided; nothing where there is no prediction."""
-    found = answered(table)
+    found = valid(table, "predicted_area")
     return _Masks(
         has_target=flags(table, "has_target"),
         predicted_target=flags(table, "predicted_has_target"),

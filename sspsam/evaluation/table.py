@@ -56,11 +56,10 @@ def flags(table: pa.Table, name: str) -> np.ndarray:
     return np.asarray(values, dtype=bool)
 
 
-def answered(table: pa.Table) -> np.ndarray:
-    """bool (N,): there is a prediction."""
-    return np.asarray(
-        table.column("predicted_has_target").is_valid().to_numpy(zero_copy_only=False), dtype=bool
-    )
+def valid(table: pa.Table, name: str) -> np.ndarray:
+    """bool (N,): where a column has a value. Of predicted areas: where there is a prediction."""
+    values = table.column(name).is_valid().to_numpy(zero_copy_only=False)
+    return np.asarray(values, dtype=bool)
 
 
 def image_groups(table: pa.Table) -> np.ndarray:
