@@ -11,7 +11,7 @@ each image or phrase (`docs/schema.md` explains the columns). Nothing here write
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -98,18 +98,14 @@ class AnnotationDataset:
             "coalesce(len(list_filter(annotations, lambda a: a.has_target)), 0) AS mask_count",
         ]
         source = self._parquet_source()
+        connection.execute(f"CREATE OR REPLACE VIEW images AS SELECT {', '.join(columns)} FROM {source}")
+        of_image = [f'"{name}"' for name in self.schema.names if name not in ("annotations", "image")]
+        of_mask = [f'a."{child.name}"' for child in self.schema.field("annotations").type.value_type]
+        image_columns = ", ".join(of_image)
         connection.execute(
-            f"CREATE OR REPLACE VIEW images AS SELECT {', '.join(columns)} FROM {source}"
-        )
-        of_image = [
-            f'"{name}"' for name in self.schema.names if name not in ("annotations", "image")
-        ]
-        of_mask = [
-            f'a."{child.name}"' for child in self.schema.field("annotations").type.value_type
-        ]
-        connection.execute(
-            "CREATE OR REPLACE VIEW masks AS"
-            f" SELECT {', '.join([*of_image, 'phrase_index', *of_mask])} FROM (SELECT {', '.join(of_image)}, unnest(annotations) AS a,"
+            f"CREATE OR REPLACE VIEW masks AS"
+            f" SELECT {image_columns}, phrase_index, {', '.join(of_mask)} FROM"
+            f" (SELECT {image_columns}, unnest(annotations) AS a,"
             f" generate_subscripts(annotations, 1) - 1 AS phrase_index FROM {source})"
         )
         self.refresh_reviews(connection)
@@ -120,18 +116,22 @@ class AnnotationDataset:
         connection.execute("CREATE OR REPLACE TABLE reviews AS SELECT * FROM _reviews")
         connection.unregister("_reviews")
 
-    def read_file(self, file: AnnotationFile, columns: Sequence[str] | None = None) -> pa.Table:
-        """The rows of one file in `schema` (or its `columns`), whatever wrote them.
+    def read_batches(
+        self, file: AnnotationFile, columns: Sequence[str] | None = None, rows: int = 1024
+    ) -> Iterator[pa.Table]:
+        """The rows of one file, at most `rows` at a time, in `schema` (or its `columns`).
 
-        Raises DataError, naming the file, if it cannot be read.
+        Raises DataError, naming the file, if it cannot be read to its end.
         """
         schema = self.schema
         if columns is not None:
             schema = pa.schema([schema.field(name) for name in columns], schema.metadata)
         try:
             with self.fs.open(file.path, "rb") as stream:
-                table = pq.read_table(stream, columns=schema.names)
-            return table.select(schema.names).cast(schema)
+                parquet = pq.ParquetFile(stream)
+                for batch in parquet.iter_batches(batch_size=rows, columns=schema.names):
+                    table = pa.Table.from_batches([batch])
+                    yield table.select(schema.names).cast(schema)
         except (pa.ArrowException, OSError, ValueError) as error:
             raise DataError(_unreadable(self.locate(file.path), error)) from error
 
@@ -182,9 +182,7 @@ def open_dataset(
             f"{output}: {opened.locate(first[True])} was written by `sspsam curate`,"
             f" {opened.locate(first[False])} was not. Keep the two in separate folders."
         )
-    return AnnotationDataset(
-        str(output), fs, root, tuple(file for file, _ in found), kinds.pop(), options
-    )
+    return AnnotationDataset(str(output), fs, root, tuple(file for file, _ in found), kinds.pop(), options)
 
 
 def read_reviews(dataset: AnnotationDataset) -> pa.Table:
@@ -206,9 +204,7 @@ def read_reviews(dataset: AnnotationDataset) -> pa.Table:
             ) from error
     everything = pa.concat_tables(tables)
     newest: dict[tuple[str, str, str | None], int] = {}
-    places = zip(
-        *(everything[name].to_pylist() for name in ("key", "shard", "phrase")), strict=True
-    )
+    places = zip(*(everything[name].to_pylist() for name in ("key", "shard", "phrase")), strict=True)
     times = everything["reviewed_at"].cast(pa.int64()).to_numpy()
     for row, place in enumerate(places):
         if place not in newest or times[row] >= times[newest[place]]:
@@ -230,13 +226,9 @@ def _annotation_paths(fs: AbstractFileSystem, root: str, given: str) -> list[str
     if given.endswith(".parquet"):
         raise DataError(f"{given}: is one file; give the folder above its annotations/ folder.")
     if not fs.exists(root):
-        raise DataError(
-            f"{given}: no such folder. Is it what `sspsam annotate --output` was given?"
-        )
+        raise DataError(f"{given}: no such folder. Is it what `sspsam annotate --output` was given?")
     if PurePosixPath(root).name == "annotations" and _parquet_under(fs, root):
-        raise DataError(
-            f"{given}: give the folder above, {given.rstrip('/')[: -len('annotations')]}"
-        )
+        raise DataError(f"{given}: give the folder above, {given.rstrip('/')[: -len('annotations')]}")
     raise DataError(
         f"{given}: no Parquet file under {given.rstrip('/')}/annotations, so nothing is annotated"
         " yet. Is it the folder that `sspsam annotate --output` was given?"
@@ -262,8 +254,7 @@ def _refuse_unfinished(dataset: AnnotationDataset) -> None:
         manifest = dataset.read_json(name)
         if manifest is not None and not manifest.get("complete", False):
             raise DataError(
-                f"{dataset.url}: `sspsam {command}` did not finish writing it."
-                f" Run it again with --overwrite."
+                f"{dataset.url}: `sspsam {command}` did not finish writing it. Run it again with --overwrite."
             )
 
 

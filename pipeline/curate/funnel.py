@@ -1,0 +1,62 @@
+"""What each stage of curation kept and dropped, with a reason for every drop."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+#: (stage, "dropped_images" | "dropped_masks" | "changed_masks", reason) -> count
+Counts = Counter[tuple[str, str, str]]
+
+#: A mask whose image was dropped in the same stage.
+WITH_IMAGE = "its_image_dropped"
+
+
+def funnel(stages: Sequence[str], counts: Counts, images: int, masks: int) -> list[dict[str, Any]]:
+    """The stages in order, as `_curation.json` holds them. images, masks: what went in."""
+    steps = []
+    for stage in stages:
+        dropped = {unit: _of(counts, stage, f"dropped_{unit}") for unit in ("images", "masks")}
+        images -= sum(dropped["images"].values())
+        masks -= sum(dropped["masks"].values())
+        steps.append(
+            {
+                "stage": stage,
+                "images": images,
+                "masks": masks,
+                "dropped_images": dropped["images"],
+                "dropped_masks": dropped["masks"],
+                "changed_masks": _of(counts, stage, "changed_masks"),
+            }
+        )
+    return steps
+
+
+def print_funnel(manifest: dict[str, Any], console: Console) -> None:
+    """Draw the funnel of a `_curation.json` as a table."""
+    table = Table(title=escape(f"{manifest['source']} → {manifest['dest']}"), title_justify="left")
+    for name, justify in (("stage", "left"), ("images", "right"), ("phrases", "right"), ("dropped", "left")):
+        table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    table.add_row("input", f"{manifest['images_in']:,}", f"{manifest['masks_in']:,}", "")
+    for step in manifest["funnel"]:
+        reasons = [
+            f"{count:,} {unit}: {reason.replace('_', ' ')}"
+            for unit, key in (("images", "dropped_images"), ("phrases", "dropped_masks"))
+            for reason, count in step[key].items()
+        ]
+        reasons += [f"{count:,} {what.replace('_', ' ')}" for what, count in step["changed_masks"].items()]
+        table.add_row(escape(step["stage"]), f"{step['images']:,}", f"{step['masks']:,}", "\n".join(reasons))
+    for name, split in manifest["splits"].items():
+        table.add_row(f"split {name}", f"{split['images']:,}", f"{split['masks']:,}", "")
+    console.print(table)
+
+
+def _of(counts: Counts, stage: str, what: str) -> dict[str, int]:
+    """Reasons with their counts, the most frequent first."""
+    found = {key[2]: count for key, count in counts.items() if key[:2] == (stage, what) and count}
+    return dict(sorted(found.items(), key=lambda pair: (-pair[1], pair[0])))

@@ -1,0 +1,191 @@
+"""SQL predicates of people, evaluated where they can do no harm.
+
+The expression is parsed first: one expression, of columns, constants, operators and functions; no
+subquery, no window, no aggregate. It runs in a DuckDB of its own, without any access to files, the
+network, extensions, or the variables of this process, over the rows that are handed to it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Final
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from sspsam.errors import ConfigError
+
+#: What a parsed expression may be made of, as DuckDB names it.
+_ALLOWED: Final = frozenset(
+    "COLUMN_REF CONSTANT COMPARISON CONJUNCTION OPERATOR FUNCTION BETWEEN CASE CAST LAMBDA LAMBDA_REF"  # noqa: SIM905
+    " COLLATE TYPE".split()
+)
+
+#: Functions whose answer changes from run to run, or that tell of this machine.
+_REFUSED: Final = frozenset(
+    "random setseed uuid uuidv4 uuidv7 gen_random_uuid now today current_date current_time"  # noqa: SIM905
+    " current_timestamp get_current_time get_current_timestamp transaction_timestamp current_localtime"
+    " current_localtimestamp txid_current nextval currval getvariable current_setting current_user"
+    " current_database current_schema current_query version".split()
+)
+
+
+@dataclass(frozen=True)
+class Predicate:
+    """One checked expression. `columns`: those of `schema` that it reads."""
+
+    expression: str
+    columns: tuple[str, ...]
+
+    def __call__(self, rows: pa.Table) -> np.ndarray:
+        """(N,) bool: where the expression is true for the N rows; null counts as false.
+
+        rows: a table with at least `columns`. Raises ConfigError if a value does not fit, as in a
+        cast of text to a number.
+        """
+        numbered = rows.select(self.columns).append_column(
+            _ROW, pa.array(np.arange(rows.num_rows, dtype=np.int64))
+        )
+        try:
+            kept = _matching(numbered, self.expression)
+        except duckdb.Error as error:
+            raise ConfigError(f"--where {self.expression!r}: {_reason(error)}") from error
+        answer = np.zeros(rows.num_rows, dtype=bool)
+        answer[kept] = True
+        return answer
+
+
+_ROW: Final = "__row__"
+
+
+def parse_predicate(expression: str, schema: pa.Schema) -> Predicate:
+    """Check an expression over the columns of `schema`. Raises ConfigError that says what to mend.
+
+    The check includes names and types, by running it over no rows at all.
+    """
+    nodes = _parse(expression)
+    for node in nodes:
+        if node.get("class") not in _ALLOWED:
+            raise ConfigError(
+                f"--where {expression!r}: only columns, constants, operators and functions;"
+                f" {str(node.get('class', 'that')).lower()} is not allowed"
+            )
+        if str(node.get("function_name", "")).lower() in _REFUSED:
+            raise ConfigError(
+                f"--where {expression!r}: {node['function_name']}() is not allowed:"
+                " its answer is not a matter of the row"
+            )
+    columns = tuple(_columns(nodes, expression, schema))
+    predicate = Predicate(expression, columns)
+    nothing = pa.schema([schema.field(name) for name in columns]).empty_table()
+    predicate(nothing)
+    kind = _type_of(expression, nothing)
+    if kind != "BOOLEAN":
+        raise ConfigError(f"--where {expression!r}: is {kind}, not true or false; compare it with something")
+    return predicate
+
+
+def _parse(expression: str) -> list[dict[str, Any]]:
+    """Every node of the expression as DuckDB's own parser sees it."""
+    text = f"SELECT 1 WHERE (\n{expression}\n)"
+    if not expression.strip():
+        raise ConfigError("--where: the expression is empty")
+    with _sandbox().cursor() as connection:
+        ((serialised,),) = connection.execute("SELECT json_serialize_sql(?)", [text]).fetchall()
+    parsed = json.loads(serialised)
+    if parsed["error"]:
+        message = parsed.get("error_message", "not SQL")
+        raise ConfigError(f"--where {expression!r}: {message}")
+    statements = parsed["statements"]
+    node = statements[0]["node"]
+    plain = SELECT_PARTS.isdisjoint(key for key, value in node.items() if value)
+    if len(statements) != 1 or node.get("type") != "SELECT_NODE" or not plain:
+        raise ConfigError(f"--where {expression!r}: give one expression, not statements")
+    return list(_nodes(node["where_clause"]))
+
+
+#: Parts of a SELECT that are empty unless the expression closed its bracket and went on.
+SELECT_PARTS: Final = frozenset(
+    ["group_expressions", "group_sets", "having", "qualify", "sample", "modifiers"]
+)
+
+
+def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(tree, dict):
+        if "class" in tree:
+            yield tree
+        for child in tree.values():
+            yield from _nodes(child)
+    elif isinstance(tree, list):
+        for child in tree:
+            yield from _nodes(child)
+
+
+def _columns(nodes: Sequence[dict[str, Any]], expression: str, schema: pa.Schema) -> Iterator[str]:
+    """The columns of `schema` that the expression names, each once."""
+    by_folded = {name.casefold(): name for name in schema.names}
+    parameters = {
+        name.casefold()
+        for node in nodes
+        if node["class"] == "LAMBDA"
+        for side in _nodes(node.get("lhs"))
+        for name in side.get("column_names", [])
+    }
+    seen = set()
+    for node in nodes:
+        if node["class"] != "COLUMN_REF":
+            continue
+        name = node["column_names"][0]
+        folded = name.casefold()
+        if folded in by_folded and by_folded[folded] not in seen:
+            seen.add(by_folded[folded])
+            yield by_folded[folded]
+        elif folded not in by_folded and folded not in parameters:
+            near = difflib.get_close_matches(name, schema.names, 1)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            raise ConfigError(
+                f"--where {expression!r}: no column {name!r}.{hint} Columns: {', '.join(schema.names)}"
+            )
+
+
+def _matching(rows: pa.Table, expression: str) -> np.ndarray:
+    # A line end after the expression, so that a comment in it cannot swallow the bracket.
+    query = f"SELECT {_ROW} FROM rows WHERE (\n{expression}\n)"
+    with _sandbox().cursor() as connection:
+        connection.register("rows", rows)
+        found = connection.execute(query).fetchnumpy()
+        connection.unregister("rows")
+    return np.asarray(found[_ROW], dtype=np.int64)
+
+
+def _type_of(expression: str, rows: pa.Table) -> str:
+    """The SQL type of a checked expression."""
+    with _sandbox().cursor() as connection:
+        connection.register("rows", rows.append_column(_ROW, pa.array([], pa.int64())))
+        answer = connection.execute(f"DESCRIBE SELECT (\n{expression}\n) FROM rows").fetchall()
+    return str(answer[0][1])
+
+
+@lru_cache(maxsize=1)
+def _sandbox() -> duckdb.DuckDBPyConnection:
+    """A DuckDB that can reach nothing outside of itself, and whose settings stay so."""
+    return duckdb.connect(
+        config={
+            "enable_external_access": False,
+            "python_enable_replacements": False,
+            "autoload_known_extensions": False,
+            "autoinstall_known_extensions": False,
+            "memory_limit": "512MB",
+            "threads": 1,
+            "lock_configuration": True,
+        }
+    )
+
+
+def _reason(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]

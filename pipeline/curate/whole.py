@@ -1,0 +1,86 @@
+"""What needs the whole dataset: near-duplicate images and phrase caps, in a DuckDB that spills to disk."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.curate.caps import cap_phrases, capped_phrases
+from pipeline.curate.config import CurateConfig, CurateResources
+from pipeline.curate.funnel import WITH_IMAGE, Counts
+from pipeline.curate.near_duplicates import drop_near_duplicates
+
+DUPLICATES = "near-duplicate images"
+CAPS = "phrase caps"
+
+
+@dataclass(frozen=True)
+class Whole:
+    """What was decided: `counts`, and where the dropped lie as Parquet sorted by file."""
+
+    counts: Counts
+    capped: list[dict[str, Any]]
+
+
+def stages(config: CurateConfig) -> list[str]:
+    """Names of the stages that run here, in order."""
+    names = [DUPLICATES] if config.phash_distance is not None else []
+    return names + ([CAPS] if config.max_per_phrase is not None else [])
+
+
+def decide(scratch: Path, config: CurateConfig, resources: CurateResources) -> Whole:
+    """Read the survivors in `scratch`; write `dropped_images.parquet` and `dropped_masks.parquet` there."""
+    counts: Counts = Counter()
+    settings: dict[str, Any] = {
+        "memory_limit": f"{resources.memory_mb}MiB",
+        "temp_directory": str(scratch / "spill"),
+        "python_enable_replacements": False,
+        "preserve_insertion_order": False,
+    }
+    with duckdb.connect(str(scratch / "survivors.duckdb"), config=settings) as connection:
+        for name in ("images", "masks"):
+            pattern = str(scratch / f"{name}-*.parquet").replace("'", "''")
+            connection.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet('{pattern}')")
+        connection.execute("CREATE TABLE dropped_images (file INTEGER, row INTEGER)")
+        connection.execute(
+            "CREATE TABLE dropped_masks (file INTEGER, row INTEGER, mask INTEGER, phrase VARCHAR)"
+        )
+        connection.execute(
+            "CREATE VIEW living_masks AS SELECT * FROM masks ANTI JOIN dropped_images USING (file, row)"
+        )
+        if config.phash_distance is not None:
+            drop_near_duplicates(connection, config.phash_distance)
+            counts[DUPLICATES, "dropped_images", "near_duplicate"] = _number(connection, "dropped_images")
+            counts[DUPLICATES, "dropped_masks", WITH_IMAGE] = _number(
+                connection, "masks SEMI JOIN dropped_images USING (file, row)"
+            )
+        capped = []
+        if config.max_per_phrase is not None:
+            cap_phrases(connection, config.max_per_phrase, config.cap_order)
+            counts[CAPS, "dropped_masks", "over_the_cap"] = _number(connection, "dropped_masks")
+            capped = capped_phrases(connection)
+        for name, columns in (("dropped_images", "file, row"), ("dropped_masks", "file, row, mask")):
+            path = str(scratch / f"{name}.parquet").replace("'", "''")
+            connection.execute(
+                f"COPY (SELECT {columns} FROM {name} ORDER BY {columns}) TO '{path}'"
+                " (FORMAT parquet, ROW_GROUP_SIZE 20000)"
+            )
+    return Whole(counts, capped)
+
+
+def dropped(scratch: Path, name: str, first: int, last: int) -> pa.Table:
+    """The rows of `<name>.parquet` for files `first` to `last`, both included."""
+    return pq.read_table(
+        scratch / f"{name}.parquet", filters=[("file", ">=", first), ("file", "<=", last)], partitioning=None
+    )
+
+
+def _number(connection: duckdb.DuckDBPyConnection, source: str) -> int:
+    ((number,),) = connection.execute(f"SELECT count(*) FROM {source}").fetchall()
+    return int(number)
