@@ -81,7 +81,7 @@ def _get(url: str, options: ReadOptions) -> bytes:
     fs, path = filesystem(url, options.storage_options)
     data = Path(path).read_bytes() if is_local(fs) else fs.cat_file(path)
     if len(data) > limit:
-        raise ShardError("too_large", f"{url} has {len(data)} bytes; --max-image-bytes is {limit}")
+        raise ShardError("too_large", f"{url}: {len(data)} bytes; the limit is {limit}")
     return bytes(data)
 
 
@@ -98,7 +98,7 @@ def _get_http(url: str, options: ReadOptions) -> bytes:
             parts.append(data)
             count += len(data)
             if count > limit:
-                raise ShardError("too_large", f"{url}: more than --max-image-bytes {limit} bytes")
+                raise ShardError("too_large", f"{url}: more bytes than the limit of {limit}")
             if time.monotonic() > deadline:
                 raise TimeoutError(f"not complete after {seconds} s")
         announced = response.headers.get("Content-Length")

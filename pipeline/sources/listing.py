@@ -6,17 +6,22 @@ import hashlib
 import itertools
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from pipeline.sources.records import FORMATS, IMAGE_EXTENSIONS, Shard
+from fsspec import AbstractFileSystem
+
+from pipeline.sources.folder import folder_shards
+from pipeline.sources.parquet import check_columns
+from pipeline.sources.records import FORMATS, ReadOptions, Shard
 from pipeline.sources.storage import (
+    ShardError,
     describe,
     etag_of,
     filesystem,
     full_url,
-    is_local,
     is_transient,
 )
 from sspsam.errors import ConfigError, DataError
@@ -25,9 +30,6 @@ from sspsam.errors import ConfigError, DataError
 _ENDINGS = {"tar": (".tar", ".tar.gz", ".tgz"), "parquet": (".parquet", ".parq", ".pq")}
 _LIST_ENDINGS = (".txt", ".lst", ".list", ".urls")
 _MAX_NAME = 120
-
-#: (URL, what the filesystem says about it)
-Entry = tuple[str, Mapping[str, Any]]
 
 
 def list_shards(
@@ -58,15 +60,29 @@ def list_shards(
     inputs = [input] if isinstance(input, str) else list(input)
     if not inputs:
         raise ConfigError("INPUT is an empty list of URLs")
+    files: dict[str, tuple[str, Mapping[str, Any]]] = {}  # URL -> label, what the storage says
+    shards: list[Shard] = []
     try:
         inputs = [url for item in inputs for url in _lines(item, storage_options)]
-        entries = [e for url in inputs for e in _expand(url, format, storage_options)]
+        for url in inputs:
+            found = _expand(url, storage_options)
+            if found.folder and (format == "folder" or not any(map(format_of, found.files))):
+                name = _safe(PurePosixPath(_path(found.folder)).name)
+                name = f"{name}-{_digest(found.folder)}" if len(inputs) > 1 else name
+                shards += folder_shards(found.folder, name, found.files, captions, storage_options)
+            else:
+                chosen = _choose(url, found.files, format) if found.folder else found.files
+                for path, info in chosen.items():
+                    inside = len(inputs) == 1 and path.startswith(found.root + "/")
+                    label = path[len(found.root) :] if inside else PurePosixPath(_path(path)).name
+                    files[full_url(found.fs, path)] = (label, info)
+        shards += _named(files, format)
+        _check_columns(shards, image_column, caption_column, storage_options)
     except (ConfigError, DataError):
         raise
     except Exception as error:
         later = "; the storage may be back later" if is_transient(error) else ""
         raise DataError(f"INPUT cannot be listed: {describe(error)}{later}") from error
-    shards = _named(entries, inputs, format)
     return sorted(shards, key=lambda shard: shard.name)
 
 
@@ -85,105 +101,112 @@ def _lines(url: str, storage_options: Mapping[str, Any] | None) -> list[str]:
     return [line if "://" in line or line.startswith(("/", "~")) else f"{folder}/{line}" for line in found]
 
 
-def _expand(url: str, format: str | None, options: Mapping[str, Any] | None) -> list[Entry]:
-    """The files that one URL stands for, sorted by URL."""
+@dataclass(frozen=True)
+class _Found:
+    """Files that one URL stands for, by path, and the path above them that the URL fixes.
+
+    `folder` is the URL, in full, if it is a folder's.
+    """
+
+    fs: AbstractFileSystem
+    files: dict[str, Mapping[str, Any]]
+    root: str
+    folder: str | None = None
+
+
+def _expand(url: str, options: Mapping[str, Any] | None) -> _Found:
     braced = _braces(url)
-    fs, _ = filesystem(braced[0], options)
+    fs, path = filesystem(braced[0], options)
     fs.invalidate_cache()
     if len(braced) > 1:
         paths = [fs._strip_protocol(item) for item in braced]
-        found = {path: fs.info(path) for path in paths}
-    else:
-        path = fs._strip_protocol(url)
-        if any(c in path for c in "*?[") and not fs.exists(path):
-            found = {p: i for p, i in fs.glob(path, detail=True).items() if i["type"] == "file"}
-            found = {p: i for p, i in found.items() if _ending(p) in ("tar", "parquet")} or found
-        else:
-            try:
-                info = fs.info(path)
-            except FileNotFoundError:
-                raise ConfigError(f"INPUT {url}: nothing there; check the path") from None
-            if info["type"] != "directory":
-                found = {path: info}
-            else:
-                found = _shards_below(url, fs.find(path, detail=True), format)
-    if not found:
-        raise ConfigError(f"INPUT {url}: no file matches")
-    return [(full_url(fs, path), found[path]) for path in sorted(found)]
+        root = fs._strip_protocol(url.partition("{")[0] + "x").rpartition("/")[0]
+        return _Found(fs, {path: fs.info(path) for path in paths}, root)
+    if any(c in path for c in "*?[") and not fs.exists(path):
+        files = {p: i for p, i in fs.glob(path, detail=True).items() if i["type"] == "file"}
+        files = {p: i for p, i in files.items() if format_of(p)} or files
+        if not files:
+            raise ConfigError(f"INPUT {url}: no file matches")
+        return _Found(fs, files, re.split(r"[*?\[]", path)[0].rpartition("/")[0])
+    try:
+        info = fs.info(path)
+    except FileNotFoundError:
+        raise ConfigError(f"INPUT {url}: nothing there; check the path") from None
+    if info["type"] != "directory":
+        return _Found(fs, {path: info}, path.rpartition("/")[0])
+    files = {p: i for p, i in fs.find(path, detail=True).items() if not _is_hidden(p, path)}
+    if not files:
+        raise ConfigError(f"INPUT {url}: the folder is empty")
+    return _Found(fs, files, path.rstrip("/"), full_url(fs, path))
 
 
-def _shards_below(url: str, found: Mapping[str, Any], format: str | None) -> dict[str, Mapping[str, Any]]:
+def _is_hidden(path: str, folder: str) -> bool:
+    parts = PurePosixPath(path[len(folder) :]).parts
+    return any(part.startswith(".") or part == "__MACOSX" for part in parts)
+
+
+def _choose(
+    url: str, files: Mapping[str, Mapping[str, Any]], format: str | None
+) -> dict[str, Mapping[str, Any]]:
     """The shards in a folder. Parquet beside tars of the same names is img2dataset's metadata."""
-    by_format = {kind: {p: i for p, i in found.items() if _ending(p) == kind} for kind in ("tar", "parquet")}
+    tars = {p: i for p, i in files.items() if format_of(p) == "tar"}
+    parquets = {p: i for p, i in files.items() if format_of(p) == "parquet"}
     if format is not None:
-        chosen = by_format.get(format, {})
+        chosen = tars if format == "tar" else parquets
         if not chosen:
             raise ConfigError(f"INPUT {url}: no {format} file in the folder")
         return chosen
-    tars, parquets = by_format["tar"], by_format["parquet"]
-    if tars:
-        strangers = {_stem(p) for p in parquets} - {_stem(p) for p in tars}
-        if strangers:
-            raise ConfigError(
-                f"INPUT {url}: both tar and Parquet files; say which with --format, or give a glob"
-            )
-        return tars
-    if parquets:
-        return parquets
-    images = sum(PurePosixPath(p).suffix.lower() in IMAGE_EXTENSIONS for p in found)
-    raise ConfigError(
-        f"INPUT {url}: no .tar, .tar.gz or .parquet file in the folder ({len(found)} files, "
-        f"{images} of them images)"
-    )
+    if tars and {_stem(p) for p in parquets} - {_stem(p) for p in tars}:
+        raise ConfigError(f"INPUT {url}: both tar and Parquet files; say which with --format, or give a glob")
+    return tars or parquets
 
 
-def _named(entries: Iterable[Entry], inputs: Sequence[str], format: str | None) -> list[Shard]:
-    unique = dict(entries)
-    root = _root(inputs) if len(inputs) == 1 else None
-    plain = {url: _plain_name(url, root) for url in unique}
+def _check_columns(
+    shards: Sequence[Shard],
+    image_column: str | None,
+    caption_column: str | None,
+    storage_options: Mapping[str, Any] | None,
+) -> None:
+    """Whether the first Parquet shard has the columns; what cannot be read is for the reader."""
+    for shard in shards:
+        if shard.format == "parquet":
+            options = ReadOptions(image_column, caption_column, storage_options=storage_options)
+            try:
+                check_columns(shard, options)
+            except ShardError as error:
+                if error.kind == "missing_column":
+                    raise ConfigError(f"INPUT {shard.url}: {error}") from error
+            return
+
+
+def _named(files: Mapping[str, tuple[str, Mapping[str, Any]]], format: str | None) -> list[Shard]:
+    plain = {url: _safe(_stem(label.strip("/"))) for url, (label, _) in files.items()}
     shared = Counter(plain.values())
     shards = []
-    for url, info in unique.items():
-        kind = format or _ending(url)
+    for url, (_, info) in files.items():
+        kind = format if format in ("tar", "parquet") else format_of(url)
         if kind is None:
             raise ConfigError(
                 f"INPUT {url}: neither .tar, .tar.gz nor .parquet; say what it is with --format"
             )
-        name = plain[url]
-        if shared[name] > 1:
-            name = f"{name[:_MAX_NAME]}-{_digest(url)}"
+        name = plain[url] if shared[plain[url]] == 1 else f"{plain[url]}-{_digest(url)}"
         size = info.get("size")
         shards.append(Shard(name, url, kind, size if isinstance(size, int) else None, etag_of(info)))
     return shards
 
 
-def _plain_name(url: str, root: str | None) -> str:
-    """The path below the input's folder, made safe; a hash follows where that lost something."""
-    path = _path(url)
-    if root is not None and path.startswith(root):
-        path = path[len(root) :]
-    else:
-        path = PurePosixPath(path).name
-    stem = _stem(path.strip("/"))
-    safe = re.sub(r"[^A-Za-z0-9._-]", "_", stem).lstrip("._-")[:_MAX_NAME]
-    return safe if safe == stem else f"{safe}-{_digest(stem)}".lstrip("-")
-
-
-def _root(inputs: Sequence[str]) -> str:
-    """The fixed folder of an input: a shard's parent, or what stands before the first wildcard."""
-    url = re.split(r"[*?\[{]", inputs[0])[0]
-    fs, path = filesystem(url, None) if "://" not in url else (None, url)
-    path = _path(path if fs is None or not is_local(fs) else str(path))
-    if _ending(path) or (url != inputs[0] and not url.endswith("/")):
-        path = path.rpartition("/")[0]
-    return path.rstrip("/") + "/"
+def _safe(path: str) -> str:
+    """A path as one name of a folder; a hash follows where making it safe lost something."""
+    safe = re.sub(r"[^A-Za-z0-9._-]", "_", path.strip("/")).lstrip("._-")[:_MAX_NAME]
+    return safe if safe == path else f"{safe}-{_digest(path)}".lstrip("-")
 
 
 def _path(url: str) -> str:
     return url.split("://", 1)[-1].split("?", 1)[0]
 
 
-def _ending(path: str) -> str | None:
+def format_of(path: str) -> str | None:
+    """The format that a shard's name says it has; None if it does not look like a shard."""
     name = _path(path).lower()
     return next((kind for kind, ends in _ENDINGS.items() if name.endswith(ends)), None)
 

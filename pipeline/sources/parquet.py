@@ -80,6 +80,19 @@ def find_columns(schema: pa.Schema, image: str | None, caption: str | None) -> C
     )
 
 
+def check_columns(shard: Shard, options: ReadOptions) -> None:
+    """Find the columns of a file without reading its rows.
+
+    Raises:
+        ShardError: as `find_columns` and `parquet_samples`.
+    """
+    file, _ = open_shard(shard, options.storage_options)
+    with closing(file):
+        schema = _open(file).schema_arrow
+    find_columns(schema, options.image_column, options.caption_column)
+    _extra_columns(schema, options)
+
+
 def parquet_samples(
     shard: Shard, options: ReadOptions, wanted: Callable[[int], bool]
 ) -> Iterator[Sample | None]:
@@ -195,7 +208,7 @@ class _SampleMaker:
         if not image:
             return "zero_size", f"column {self._columns.image} has 0 bytes"
         if len(image) > limit:
-            return "too_large", f"the image has {len(image)} bytes; --max-image-bytes is {limit}"
+            return "too_large", f"the image has {len(image)} bytes; the limit is {limit}"
         return None
 
 

@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Callable, Container, Iterator
 
+from pipeline.sources.folder import folder_samples
 from pipeline.sources.parquet import parquet_samples
 from pipeline.sources.records import Chunk, ReadOptions, Sample, Shard, image_ref
 from pipeline.sources.storage import ShardError, describe, is_transient
@@ -16,7 +17,7 @@ from sspsam.errors import ConfigError
 #: Reads the samples of a shard from its start: one item a sample, None for those not wanted.
 SampleReader = Callable[[Shard, ReadOptions, Callable[[int], bool]], Iterator[Sample | None]]
 
-_READERS: dict[str, SampleReader] = {"tar": tar_samples, "parquet": parquet_samples}
+_READERS: dict[str, SampleReader] = {"tar": tar_samples, "parquet": parquet_samples, "folder": folder_samples}
 
 
 def read_chunks(

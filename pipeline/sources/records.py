@@ -22,7 +22,7 @@ IMAGE_EXTENSIONS: Final = frozenset(
 #: Names under which captions stand in JSON members, Parquet files and captions files, best first.
 CAPTION_NAMES: Final = (
     *("caption", "text", "captions", "sentence", "sentences", "alt_text", "alt", "description"),
-    *("prompt", "title", "raw", "query"),
+    *("prompt", "comment", "title", "raw", "query"),
 )
 
 
@@ -47,8 +47,9 @@ class Shard:
 
     `name` is unique in a listing, safe as a folder name, and a function of the input alone.
     `size` is in bytes (of a folder: number of images), `etag` the store's tag or, on a local disk,
-    the modification time; either is None where the store does not say. `members` lists a folder
-    shard's images (paths below `url`, "/" between parts) and is empty for the other formats.
+    the modification time; either is None where the store does not say. `members` and `captions`
+    are a folder shard's alone: its images (path below `url`, name in the captions file or None),
+    and the URL of that file.
     """
 
     name: str
@@ -56,7 +57,8 @@ class Shard:
     format: str
     size: int | None = None
     etag: str | None = None
-    members: tuple[str, ...] = field(default=(), repr=False)
+    members: tuple[tuple[str, str | None], ...] = field(default=(), repr=False)
+    captions: str | None = None
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,6 @@ class ReadOptions:
     """How shards are read.
 
     Args:
-        captions: URL of the captions file of a folder of images; None finds it in the folder.
         image_column: Parquet column of image bytes or image URLs; None finds it.
         caption_column: column or JSON field of the caption; None finds it.
         columns: further columns that samples shall carry (JSON fields of tars always come along).
@@ -107,7 +108,6 @@ class ReadOptions:
         max_image_bytes: encoded images above it become `too_large` errors.
     """
 
-    captions: str | None = None
     image_column: str | None = None
     caption_column: str | None = None
     columns: tuple[str, ...] = ()
@@ -122,10 +122,9 @@ class ReadOptions:
     def __post_init__(self) -> None:
         for name in ("attempts", "fetch_threads", "fetch_timeout_seconds", "max_image_bytes"):
             if getattr(self, name) <= 0:
-                flag = "--" + name.replace("_", "-")
-                raise ConfigError(f"{flag} is {getattr(self, name)}; it must be above 0")
+                raise ConfigError(f"ReadOptions.{name} is {getattr(self, name)}; it must be above 0")
         if self.backoff_seconds < 0:
-            raise ConfigError(f"--backoff-seconds is {self.backoff_seconds}; it must not be below 0")
+            raise ConfigError(f"ReadOptions.backoff_seconds is {self.backoff_seconds}, below 0")
 
 
 def clean_text(value: object) -> str | None:

@@ -44,9 +44,11 @@ def is_transient(error: BaseException) -> bool:
 
     Not so: missing files (404), refused access (401, 403), and whatever is no storage error.
     """
-    status = getattr(error, "status", None) or getattr(error, "code", None)
-    if isinstance(status, int) and status >= 400:
+    status = _http_status(error)
+    if status is not None:
         return status >= 500 or status in _LATER
+    if isinstance(error, FileNotFoundError) and isinstance(error.__cause__, Exception):
+        return is_transient(error.__cause__)  # fsspec's HTTP takes every fault for a missing file
     if isinstance(error, (ShardError, *_FINAL)):
         return False
     if isinstance(error, (OSError, TimeoutError, aiohttp.ClientError, EOFError)):
@@ -61,6 +63,15 @@ def is_transient(error: BaseException) -> bool:
         modules & {"botocore", "aiobotocore", "urllib3", "httpx", "httpcore", "gcsfs"}
         or names & {"TimeoutError", "IncompleteReadError", "FSTimeoutError", "HttpError"}
     )
+
+
+def _http_status(error: BaseException) -> int | None:
+    """The HTTP status of aiohttp's, urllib's and botocore's errors, if it says failure."""
+    status = getattr(error, "status", None) or getattr(error, "code", None)
+    response = getattr(error, "response", None)
+    if isinstance(response, Mapping):
+        status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    return status if isinstance(status, int) and status >= 400 else None
 
 
 def describe(error: BaseException) -> str:

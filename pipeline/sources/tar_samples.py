@@ -142,7 +142,7 @@ class _Groups:
         if not member.is_file:
             group.error = ("missing_image", f"{member.name!r} is a link, with no bytes of its own")
         elif member.size > limit:
-            message = f"{member.name!r} has {member.size} bytes; --max-image-bytes is {limit}"
+            message = f"{member.name!r} has {member.size} bytes; the limit is {limit}"
             group.error = ("too_large", message)
         elif role != "image":
             group.texts[role] = self._stream.read(member)
