@@ -87,6 +87,7 @@ def evaluate_config(arguments: argparse.Namespace) -> EvaluateConfig:
     from sspsam.data import DataConfig, find_format
 
     options = storage_options(arguments)
+    output = arguments.output or _default_output(arguments)
     form = arguments.format or find_format(arguments.dataset, options)
     given = vars(arguments)
     compute: dict[str, Any] = {
@@ -99,13 +100,14 @@ def evaluate_config(arguments: argparse.Namespace) -> EvaluateConfig:
             dataset=arguments.dataset,
             format=form,
             split=arguments.split,
-            images=arguments.images,
+            # Scenes have no pictures until they are drawn.
+            images=arguments.images or (f"{output}/images" if form == "scenes" else None),
             split_by=arguments.split_by,
             limit=arguments.limit,
             storage_options=options,
         ),
         output=OutputConfig(
-            output=arguments.output or _default_output(arguments),
+            output=output,
             chunk_size=arguments.chunk_size,
             overwrite=arguments.overwrite,
             retry_errors=arguments.retry_errors,

@@ -13,6 +13,7 @@ from sspsam.data.files import listing, parent
 from sspsam.data.phrasecut import read_phrasecut
 from sspsam.data.records import ImageRef, Record, Segmentation, group_by_image
 from sspsam.data.refer import read_grefcoco, read_refer
+from sspsam.data.scenes import read_scenes
 from sspsam.errors import ConfigError, DataError
 
 #: format -> reader. `--format` of evaluate and train takes these names.
@@ -22,6 +23,7 @@ FORMATS: dict[str, Callable[[DataConfig], Iterator[Record]]] = {
     "phrasecut": read_phrasecut,
     "authors": read_authors,
     "annotations": read_annotations,
+    "scenes": read_scenes,
 }
 
 
@@ -48,6 +50,8 @@ def find_format(dataset: str, storage_options: dict[str, Any] | None = None) -> 
     if dataset.endswith(".json") and listing(parent(dataset), storage_options):
         return "authors"
     names = listing(dataset, storage_options)
+    if not names and dataset.split(":", maxsplit=1)[0] == "scenes":
+        return "scenes"
     signs = {
         "refer": any(name.startswith("refs(") for name in names),
         "grefcoco": any(name.startswith("grefs(") for name in names),
