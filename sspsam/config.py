@@ -241,17 +241,17 @@ _TINY = SSPSAMConfig(
         encoder_depth=4,
         encoder_heads=4,
         global_blocks=(2,),
-        image_size=256,
+        image_size=192,
         patch_size=16,
-        window=8,
+        window=6,
         embed_dim=128,
         mask_channels=8,
         decoder_heads=4,
         decoder_mlp=256,
         iou_hidden=128,
     ),
-    score_size=128,
-    min_target_pixels=40,
+    score_size=96,
+    min_target_pixels=24,
 )
 
 PRESETS = {

@@ -19,7 +19,7 @@ from sspsam.scenes.colours import recoloured
 from sspsam.scenes.vocabulary import HELD_OUT_NAMES, HELD_OUT_STYLE, RECOLOURED, RECOLOURS
 
 #: What a scene may show. "train": core names in training styles. "style": the same names in the style
-#: that training never shows. "names": one thing at least that training never shows.
+#: that training never shows. "names": only things that training never shows.
 POOLS: Final = ("train", "style", "names")
 
 
@@ -55,7 +55,7 @@ class Atlas:
             unseen_name = sprite.name in HELD_OUT_NAMES
             if not sprite.core or unseen_style != (name == "style"):
                 continue
-            if unseen_name and name != "names":
+            if unseen_name != (name == "names"):
                 continue
             by_name.setdefault(sprite.name, []).append(i)
         return tuple(by_name), by_name

@@ -242,9 +242,12 @@ def _relation(scene: Sequence[Thing], random: Random, want: bool = True) -> Scen
     if bool(meant) != want:
         return None
     noun, several = said(group[0].sprite, random), len(meant) > 1
-    subject = plural(noun) if several else noun
     relation = random.choice(_RELATIONS[direction])
-    text = f"the {subject} {relation} the {said(anchor.sprite, random)}"
+    if several:
+        subject = f"the {plural(noun)}"
+    else:
+        subject = random.choice((f"the {noun}", f"the {noun}", with_article(noun), noun))
+    text = f"{subject} {relation} the {said(anchor.sprite, random)}"
     kind = "relation" if want else "absent"
     return ScenePhrase(text, kind, slots(meant), (*slots(group), anchor.slot))
 

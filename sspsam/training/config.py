@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from sspsam.errors import ConfigError
@@ -19,36 +19,41 @@ STAGES: Final[dict[str, tuple[str, ...]]] = {
 }
 
 
+def _option(default: Any, text: str) -> Any:
+    """A field with the line that `sspsam train --help` shows."""
+    return field(default=default, metadata={"help": text})
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """One stage of training."""
 
-    stage: str = "masks"  # one of STAGES
-    steps: int = 1000  # optimiser steps
-    images: int = 16  # a step and rank, images
-    phrases: int = 6  # an image, phrases (align, boxes, masks) or prompts (points)
-    accumulate: int = 1  # micro-batches a step; each has `images` images
-    seed: int = 0
-    learning_rate: float = 1e-3  # peak
-    decoder_rate: float = 1.0  # of the mask decoder in stage "masks", times learning_rate
-    decoder_frozen: float = 0.0  # fraction of the steps before the mask decoder trains
-    final_rate: float = 0.01  # at the end of the cosine, times learning_rate
-    warmup: int = 100  # steps
-    weight_decay: float = 1e-2
-    clip_norm: float = 1.0  # of the gradient
-    ema_decay: float = 0.998  # a step
-    precision: str = "float32"  # of the image towers: float32 or bfloat16
-    dice_weight: float = 4.0
-    focal_weight: float = 4.0
-    l1_weight: float = 5.0
-    giou_weight: float = 2.0
-    gate_weight: float = 0.0  # auxiliary loss on the gate; 0 in the published recipe
-    iou_weight: float = 0.0  # mean squared error of SAM's IoU head
-    pool: int = 0  # scenes drawn ahead and used again and again; 0 draws new ones for ever
-    cache_features: bool = False  # run the frozen image towers once a pool scene
-    checkpoint_every: int = 200  # steps
-    validate_every: int = 500  # steps
-    validation_scenes: int = 48
+    stage: str = _option("masks", f"what trains, and on what: {', '.join(STAGES)}")
+    steps: int = _option(1000, "optimiser steps")
+    images: int = _option(16, "images a step and process")
+    phrases: int = _option(6, "phrases an image (prompts in stage points)")
+    accumulate: int = _option(1, "micro-batches of IMAGES images a step")
+    seed: int = _option(0, "of weights, scenes and phrases")
+    learning_rate: float = _option(1e-3, "peak learning rate")
+    decoder_rate: float = _option(1.0, "rate of the mask decoder in stage masks, times the peak")
+    decoder_frozen: float = _option(0.0, "share of the steps before the mask decoder trains")
+    final_rate: float = _option(0.01, "rate at the end of the cosine, times the peak")
+    warmup: int = _option(100, "steps of linear warm-up")
+    weight_decay: float = _option(1e-2, "AdamW's decay of matrices, a step, times the rate")
+    clip_norm: float = _option(1.0, "largest norm of the gradient")
+    ema_decay: float = _option(0.998, "decay of the averaged weights, a step")
+    precision: str = _option("float32", "of the image towers: float32 or bfloat16")
+    dice_weight: float = _option(4.0, "of the dice loss")
+    focal_weight: float = _option(4.0, "of the focal loss")
+    l1_weight: float = _option(5.0, "of the box's L1 loss")
+    giou_weight: float = _option(2.0, "of the box's GIoU loss")
+    gate_weight: float = _option(0.0, "of the auxiliary loss on the gate (not published)")
+    iou_weight: float = _option(0.0, "of the error of SAM's IoU head (not published)")
+    pool: int = _option(0, "scenes drawn ahead and reused; 0 draws new ones for ever")
+    cache_features: bool = _option(False, "run the frozen image towers once a pool scene")
+    checkpoint_every: int = _option(200, "steps between checkpoints")
+    validate_every: int = _option(500, "steps between validations")
+    validation_scenes: int = _option(48, "scenes of a validation")
 
     def __post_init__(self) -> None:
         if self.stage not in STAGES:

@@ -45,7 +45,7 @@ class SceneSource:
 
     Args:
         model: sizes of both towers' inputs.
-        scenes: what scenes look like; their pictures must be as large as SAM's input.
+        scenes: what scenes look like; pictures are resized to each tower's input.
         seed: of the scenes and of the phrases about them.
         pool: number of scenes that are drawn ahead into memory-mapped files and used again and
             again with new phrases; 0 draws new ones for every batch.
