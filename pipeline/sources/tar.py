@@ -46,8 +46,8 @@ class TarStream:
 
     Raises, from iterating and reading:
         TruncatedTarError: the file ends too early.
-        ShardError: of kind `not_a_tar` if not even the first header makes sense, `damaged_shard` if
-            a later one does not.
+        ShardError: of kind `not_a_tar` if the first header makes no sense, `damaged_shard` if a
+            later one does not.
     """
 
     def __init__(self, file: BinaryIO, length: int | None = None) -> None:
@@ -142,8 +142,6 @@ class TarStream:
                 )
 
     def _cut(self, start: int, count: int, zeros: int) -> None:
-        if start == 0:
-            raise ShardError("not_a_tar", f"the file ends after {count} bytes, inside the first tar header")
         if count:
             raise TruncatedTarError(f"ends at byte {start + count}, inside a header or the end mark")
         raise TruncatedTarError(

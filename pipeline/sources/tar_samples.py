@@ -23,7 +23,7 @@ from pipeline.sources.records import (
     image_ref,
 )
 from pipeline.sources.storage import ShardError, open_shard
-from pipeline.sources.tar import Member, TarStream, TruncatedTarError
+from pipeline.sources.tar import BLOCK, Member, TarStream, TruncatedTarError
 
 _JUNK = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
 
@@ -47,7 +47,8 @@ def tar_samples(shard: Shard, options: ReadOptions, wanted: Callable[[int], bool
             if length is not None and file.tell() < length:
                 raise ConnectionError(f"got {file.tell()} of {length} bytes: {error}") from error
             yield from groups.last_if_whole(inside=getattr(error, "inside_member", True))
-            raise ShardError("truncated_shard", str(error), groups.cut_key) from error
+            kind = "truncated_shard" if stream.position >= BLOCK else "not_a_tar"
+            raise ShardError(kind, str(error), groups.cut_key) from error
         except (gzip.BadGzipFile, zlib.error) as error:
             kind = "damaged_shard" if groups.count or groups.open else "not_a_tar"
             raise ShardError(kind, f"gzip: {error}", groups.cut_key) from error

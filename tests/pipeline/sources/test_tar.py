@@ -122,8 +122,13 @@ def test_a_truncated_gzip_yields_what_can_be_unpacked_and_one_error(count, place
 
 
 @PROPERTY
-@given(count=st.integers(2, 6), member=st.integers(1, 11), place=st.integers(0, 511))
+@given(
+    count=st.integers(2, 6),
+    member=st.integers(1, 11),
+    place=st.integers(0, 511).filter(lambda byte: byte != 155),
+)
 def test_a_damaged_header_ends_the_shard_with_an_error(count, member, place, tmp_path):
+    # Byte 155 is a space behind the checksum, and the one byte that no checksum covers.
     raw, ends = tar_bytes(pairs(count), tarfile.GNU_FORMAT)
     member = min(member, 2 * count - 1)
     header = -(-ends[member - 1] // 512) * 512
