@@ -61,14 +61,15 @@ class ClipFrame:
         shift, scale, _ = self._per_axis(boxes)
         return xyxy_to_cxcywh((boxes * scale + shift) / self.size)
 
-    def grid_to_original(self, grid: torch.Tensor) -> torch.Tensor:
+    def grid_to_original(self, grid: torch.Tensor, size: tuple[int, int] | None = None) -> torch.Tensor:
         """(N, G, G) values of the patches -> (N, height, width) over the original, bilinear.
 
-        Pixels between two patch centres are interpolated; the padding is cut away.
+        The padding is cut away. `size` (height, width) asks for another resolution of the image.
         """
         square = resize(grid, (self.size, self.size))
         bottom, right = self.top + self.resized_height, self.left + self.resized_width
-        return resize(square[:, self.top : bottom, self.left : right], (self.height, self.width))
+        inside = square[:, self.top : bottom, self.left : right]
+        return resize(inside, size or (self.height, self.width))
 
     def _per_axis(self, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         shift = like.new_tensor([self.left, self.top] * 2)

@@ -73,8 +73,9 @@ class PhraseMaps:
     """What explains one mask: where the phrase is like the image, what was let through, which words."""
 
     phrase: str
-    similarity: torch.Tensor  # (height, width) float32 over the original image, 0..1
-    gate: torch.Tensor  # (height, width) float32 over the original image, 0..gate_scale
+    geometry: Geometry  # `geometry.clip.grid_to_original` lays the two maps over the image
+    similarity: torch.Tensor  # (G, G) float32 over the CLIP square, 0..1
+    gate: torch.Tensor  # (G, G) float32 over the CLIP square, 0..gate_scale
     words: list[str]  # the phrase's tokens as text, without start and end
     word_attention: list[float]  # one a word; with start and end they add up to 1
 
@@ -187,7 +188,6 @@ class Segmenter:
         from sspsam.modeling.model import ImageFeatures
 
         prepared = self._prepare(image)
-        frame = prepared.geometry.clip
         tokens = self.model.encode_clip(_on_device([prepared.clip_pixels], self.model.device))
         index = torch.zeros(1, dtype=torch.long, device=self.model.device)
         maps = []
@@ -196,12 +196,10 @@ class Segmenter:
             features = self._text.encode([text]).features
             # SAM's part of the image features is not looked at.
             prompt = self.model.prompt(ImageFeatures(tokens, tokens), features, index)
-            similarity, gate = (
-                frame.grid_to_original(grid.float().cpu())[0] for grid in (prompt.similarity, prompt.gate)
-            )
             words = self.model.tokenizer.words(text)[1:-1]
             attention = prompt.word_attention[0, 1 : 1 + len(words)].cpu().tolist()
-            maps.append(PhraseMaps(phrase, similarity, gate, words, attention))
+            similarity, gate = prompt.similarity[0].float().cpu(), prompt.gate[0].float().cpu()
+            maps.append(PhraseMaps(phrase, prepared.geometry, similarity, gate, words, attention))
         return maps
 
     def _prepare(self, image: ImageInput) -> _Prepared:
