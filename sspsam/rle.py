@@ -35,7 +35,7 @@ def decode_runs(rle: Mapping[str, Any]) -> np.ndarray:
         raise DataError("the RLE is damaged: it holds other characters than COCO's") from error
     digits = np.frombuffer(raw, np.uint8).astype(np.int64) - 48
     ends = np.flatnonzero((digits & 32) == 0)
-    if not len(digits) or digits.min() < 0 or digits.max() > 63 or ends[-1:] != [len(digits) - 1]:
+    if not len(ends) or digits.min() < 0 or digits.max() > 63 or ends[-1] != len(digits) - 1:
         raise DataError("the RLE is damaged: it holds other characters than COCO's, or ends early")
     starts = np.concatenate([[0], ends[:-1] + 1])
     if (ends - starts).max() >= _LONGEST:
