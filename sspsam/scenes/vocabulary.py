@@ -155,9 +155,10 @@ SUBCATEGORIES: Final = {
 
 
 def plural(noun: str) -> str:
-    """English plural of a name or category of this vocabulary."""
-    if noun in PLURALS:
-        return PLURALS[noun]
+    """English plural of a name or category of this vocabulary, with or without adjectives."""
+    for singular in sorted(PLURALS, key=len, reverse=True):
+        if noun == singular or noun.endswith(" " + singular):
+            return noun.removesuffix(singular) + PLURALS[singular]
     if noun.endswith(("s", "x", "ch", "sh")):
         return noun + "es"
     return noun + "s"
