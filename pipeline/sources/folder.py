@@ -54,7 +54,7 @@ def folder_shards(
     fs, root = filesystem(url, storage_options)
     below = {path[len(root.rstrip("/")) + 1 :]: info for path, info in found.items()}
     images = [p for p in below if PurePosixPath(p).suffix.lower() in IMAGE_EXTENSIONS]
-    captions = _captions_url(fs, root, url, below, captions)
+    captions = _captions_url(fs, root, url, below, captions, storage_options)
     names: dict[str, str] = {}  # path of the image -> its name in the captions file
     if captions is not None:
         basenames = Counter(map(posixpath.basename, images))
@@ -95,13 +95,14 @@ def _captions_url(
     url: str,
     below: Mapping[str, Any],
     captions: str | None,
+    storage_options: Mapping[str, Any] | None,
 ) -> str | None:
     if captions == NO_CAPTIONS:
         return None
     if captions is None:
         captions = find_captions_file(url, [path for path in below if "/" not in path])
-    elif "://" in captions or posixpath.isabs(captions) or captions not in below:
-        return captions
+    elif captions not in below:
+        return full_url(*filesystem(captions, storage_options))
     if not captions.lower().endswith(ENDINGS):
         raise ConfigError(f"--captions {captions}: its name must end in {', '.join(ENDINGS)}")
     return full_url(fs, f"{root.rstrip('/')}/{captions}")

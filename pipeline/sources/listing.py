@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import itertools
 import re
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -30,6 +32,8 @@ from sspsam.errors import ConfigError, DataError
 _ENDINGS = {"tar": (".tar", ".tar.gz", ".tgz"), "parquet": (".parquet", ".parq", ".pq")}
 _LIST_ENDINGS = (".txt", ".lst", ".list", ".urls")
 _MAX_NAME = 120
+_LISTING_THREADS = 32
+_PAUSES_SECONDS = (0.5, 1.0, 2.0)
 
 
 def list_shards(
@@ -64,8 +68,9 @@ def list_shards(
     shards: list[Shard] = []
     try:
         inputs = [url for item in inputs for url in _lines(item, storage_options)]
-        for url in inputs:
-            found = _expand(url, storage_options)
+        with ThreadPoolExecutor(_LISTING_THREADS) as pool:
+            expanded = list(pool.map(lambda url: _expand_with_retry(url, storage_options), inputs))
+        for url, found in zip(inputs, expanded, strict=True):
             if found.folder and (format == "folder" or not any(map(format_of, found.files))):
                 name = _safe(PurePosixPath(_path(found.folder)).name)
                 name = f"{name}-{_digest(found.folder)}" if len(inputs) > 1 else name
@@ -114,6 +119,17 @@ class _Found:
     folder: str | None = None
 
 
+def _expand_with_retry(url: str, options: Mapping[str, Any] | None) -> _Found:
+    for seconds in _PAUSES_SECONDS:
+        try:
+            return _expand(url, options)
+        except Exception as error:
+            if not is_transient(error):
+                raise
+            time.sleep(seconds)
+    return _expand(url, options)
+
+
 def _expand(url: str, options: Mapping[str, Any] | None) -> _Found:
     braced = _braces(url)
     fs, path = filesystem(braced[0], options)
@@ -121,23 +137,29 @@ def _expand(url: str, options: Mapping[str, Any] | None) -> _Found:
     if len(braced) > 1:
         paths = [fs._strip_protocol(item) for item in braced]
         root = fs._strip_protocol(url.partition("{")[0] + "x").rpartition("/")[0]
-        return _Found(fs, {path: fs.info(path) for path in paths}, root)
+        return _Found(fs, {path: _info(fs, path) for path in paths}, root)
     if any(c in path for c in "*?[") and not fs.exists(path):
         files = {p: i for p, i in fs.glob(path, detail=True).items() if i["type"] == "file"}
         files = {p: i for p, i in files.items() if format_of(p)} or files
         if not files:
             raise ConfigError(f"INPUT {url}: no file matches")
         return _Found(fs, files, re.split(r"[*?\[]", path)[0].rpartition("/")[0])
-    try:
-        info = fs.info(path)
-    except FileNotFoundError:
-        raise ConfigError(f"INPUT {url}: nothing there; check the path") from None
+    info = _info(fs, path)
     if info["type"] != "directory":
         return _Found(fs, {path: info}, path.rpartition("/")[0])
     files = {p: i for p, i in fs.find(path, detail=True).items() if not _is_hidden(p, path)}
     if not files:
         raise ConfigError(f"INPUT {url}: the folder is empty")
     return _Found(fs, files, path.rstrip("/"), full_url(fs, path))
+
+
+def _info(fs: AbstractFileSystem, path: str) -> Mapping[str, Any]:
+    try:
+        return dict(fs.info(path))
+    except FileNotFoundError as error:
+        if is_transient(error):
+            raise
+        raise ConfigError(f"INPUT {full_url(fs, path)}: nothing there; check the path") from None
 
 
 def _is_hidden(path: str, folder: str) -> bool:
