@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.core import url_to_fs
 
-from pipeline.dataset_schema import CURATED_SCHEMA, REVIEW_SCHEMA, check_schema
+from pipeline.dataset_schema import CURATED_SCHEMA, REVIEW_SCHEMA, check_schema, leaf_columns
 from sspsam.errors import DataError
 from sspsam.schema import ANNOTATION_SCHEMA
 
@@ -132,6 +132,22 @@ class AnnotationDataset:
                 for batch in parquet.iter_batches(batch_size=rows, columns=schema.names):
                     table = pa.Table.from_batches([batch])
                     yield table.select(schema.names).cast(schema)
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise DataError(_unreadable(self.locate(file.path), error)) from error
+
+    def read_fields(
+        self, file: AnnotationFile, fields: Sequence[str], columns: Sequence[str] = (), rows: int = 8192
+    ) -> Iterator[pa.Table]:
+        """`columns` and `annotations` with nothing but `fields`, without reading the rest of the file.
+
+        Raises DataError, naming the file, if it cannot be read to its end.
+        """
+        try:
+            with self.fs.open(file.path, "rb") as stream:
+                parquet = pq.ParquetFile(stream)
+                paths = leaf_columns(parquet, fields, columns)
+                for batch in parquet.iter_batches(batch_size=rows, columns=paths):
+                    yield pa.Table.from_batches([batch])
         except (pa.ArrowException, OSError, ValueError) as error:
             raise DataError(_unreadable(self.locate(file.path), error)) from error
 

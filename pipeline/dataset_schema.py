@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Final
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from sspsam.errors import DataError
 from sspsam.schema import ANNOTATION_SCHEMA, ANNOTATION_TYPE
@@ -81,21 +83,15 @@ def _type_problem(expected: pa.DataType, found: pa.DataType, name: str) -> str |
 
 
 def _is_list(kind: pa.DataType) -> bool:
-    return bool(
-        pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-    )
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
 def _is_text(kind: pa.DataType) -> bool:
-    return bool(
-        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
-    )
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
 def _is_bytes(kind: pa.DataType) -> bool:
-    return bool(
-        pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
-    )
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
 
 
 _SAME_KIND: Final = (
@@ -105,3 +101,18 @@ _SAME_KIND: Final = (
     _is_text,
     _is_bytes,
 )
+
+
+def leaf_columns(file: pq.ParquetFile, fields: Collection[str], columns: Collection[str] = ()) -> list[str]:
+    """Paths of some `fields` of the annotations and some whole `columns`, as pyarrow reads them.
+
+    A Parquet file stores each field of a nested struct apart; reading the phrases alone leaves the masks,
+    which are nearly all of the file, on the disk.
+    """
+    paths = [file.schema.column(number).path for number in range(len(file.schema))]
+    chosen = []
+    for path in paths:
+        parts = path.split(".")  # annotations, list, element, field, ...
+        if parts[0] in columns or (parts[0] == "annotations" and len(parts) > 3 and parts[3] in fields):
+            chosen.append(path)
+    return chosen

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from urllib.parse import urlsplit
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from fsspec.core import url_to_fs
 
 from pipeline.store import Store
 from sspsam.errors import ConfigError
@@ -60,6 +62,23 @@ class Destination:
         buffer = io.BytesIO()
         pq.write_table(table, buffer, compression="zstd")
         self.store.put(name, buffer.getvalue())
+
+    def put_file(self, name: str, path: Path) -> None:
+        """Move a finished local file to `name`."""
+        if self.store.local:
+            target = Path(self.store.path(name))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.move(path, target)
+        else:
+            fs, root = url_to_fs(self.url, **self.storage_options)
+            fs.put_file(str(path), f"{root.rstrip('/')}/{name}")
+            path.unlink()
+
+    def put_folder(self, name: str, folder: Path) -> None:
+        """Move every file of a finished local folder to below `name`."""
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                self.put_file(f"{name}/{path.relative_to(folder).as_posix()}", path)
 
     def finish(self, values: Mapping[str, Any]) -> None:
         """Write the final manifest, which says that the folder is whole."""

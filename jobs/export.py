@@ -1,0 +1,90 @@
+"""`sspsam export DATASET TARGET --format FORMAT`: masks in the format of another tool."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+
+from jobs.options import add_storage_options, storage_options
+from pipeline.export.config import CATEGORIES, FORMATS, IMAGES, ExportConfig
+from sspsam.errors import SSPSAMError
+
+
+def build_parser() -> argparse.ArgumentParser:
+    formats = "\n".join(f"  {name:<14} {text}" for name, text in FORMATS.items())
+    parser = argparse.ArgumentParser(
+        prog="sspsam export",
+        description="Write an annotation dataset, best a curated one, for another tool.",
+        epilog=f"formats:\n{formats}\n\ndocs/curation.md says how each is read.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("dataset", help="folder or fsspec URL that annotate, curate or import wrote")
+    parser.add_argument("target", help="new folder or fsspec URL")
+    parser.add_argument("--format", required=True, choices=tuple(FORMATS), metavar="FORMAT", help="see below")
+    parser.add_argument(
+        "--images",
+        choices=IMAGES,
+        default="copy",
+        help="copy (default), link to local files, or reference by URL",
+    )
+    parser.add_argument(
+        "--categories",
+        choices=CATEGORIES,
+        default="phrase",
+        help="of a mask: its normalised phrase (default), the phrase's head noun, or a single one",
+    )
+    parser.add_argument("--images-per-file", type=int, metavar="N", help="where a file holds many images")
+    parser.add_argument(
+        "--workers", type=int, metavar="N", help="images fetched at a time (default: 2 a core)"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace a TARGET that export wrote")
+    parser.add_argument("--json", action="store_true", help="print _export.json")
+    add_storage_options(parser)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns 0; 1 if images could not be read and are left out; 2 for a wrong flag or dataset."""
+    arguments = build_parser().parse_args(argv)
+    try:
+        from pipeline.export import export
+
+        given = {"workers": arguments.workers} if arguments.workers is not None else {}
+        config = ExportConfig(
+            arguments.format, arguments.images, arguments.categories, arguments.images_per_file, **given
+        )
+        manifest = export(
+            arguments.dataset,
+            arguments.target,
+            config,
+            overwrite=arguments.overwrite,
+            storage_options=storage_options(arguments),
+        )
+    except SSPSAMError as error:
+        print(f"sspsam export: {error}", file=sys.stderr)
+        return 2
+    except ImportError as error:
+        print(f"sspsam export: {error}; pip install 'sspsam[export]'", file=sys.stderr)
+        return 2
+    if arguments.json:
+        print(json.dumps(manifest, indent=2, ensure_ascii=False))
+    else:
+        splits = ", ".join(f"{name} {count:,}" for name, count in manifest["splits"].items())
+        print(
+            f"{arguments.target}: {manifest['images']:,} images ({splits}), {manifest['masks']:,} masks,"
+            f" {manifest['categories']:,} categories in {manifest['seconds']:.1f} s"
+        )
+    if manifest["images_skipped"]:
+        print(
+            f"sspsam export: {manifest['images_skipped']:,} images could not be read and are left out:"
+            f" {arguments.target.rstrip('/')}/_skipped.jsonl says why",
+            file=sys.stderr,
+        )
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,67 @@
+"""Which format, and what becomes of images and phrases in it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from sspsam.errors import ConfigError
+
+#: format -> one line of help.
+FORMATS: Final = {
+    "coco": "instances_<split>.json, masks as RLE",
+    "coco-panoptic": "one PNG of segment ids an image, panoptic_<split>.json",
+    "yolo": "one text file of polygons an image, data.yaml",
+    "labelstudio": "tasks with brush masks as predictions, and the labelling configuration",
+    "fiftyone": "FiftyOne's COCODetectionDataset: data/ and labels.json a split",
+    "webdataset": "tar shards of image, caption and JSON",
+    "hf": "Parquet shards with Hugging Face features, loaded by `datasets`",
+    "lance": "one Lance dataset a split",
+}
+
+IMAGES: Final = ("copy", "link", "reference")
+CATEGORIES: Final = ("phrase", "head", "single")
+
+#: Formats that hold the images inside their own files, or need them beside the labels.
+EMBEDDING: Final = ("webdataset", "hf", "lance")
+NEEDS_FILES: Final = ("yolo", "fiftyone")
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """What to write."""
+
+    format: str
+    #: "copy" the images, "link" to local files (symbolic), or "reference" them by URL.
+    images: str = "copy"
+    #: Category of a mask: its normalised "phrase", the "head" noun of that, or a "single" one.
+    categories: str = "phrase"
+    #: Images a file, in formats of many images a file. None: the format's habit.
+    images_per_file: int | None = None
+    #: Images fetched at a time.
+    workers: int = 2 * (os.cpu_count() or 1)
+
+    def __post_init__(self) -> None:
+        for flag, value, known in (
+            ("--format", self.format, tuple(FORMATS)),
+            ("--images", self.images, IMAGES),
+            ("--categories", self.categories, CATEGORIES),
+        ):
+            if value not in known:
+                raise ConfigError(f"{flag} {value!r}: one of {', '.join(known)}")
+        if self.images_per_file is not None and self.images_per_file < 1:
+            raise ConfigError(f"--images-per-file {self.images_per_file}: at least 1")
+        if self.workers < 1:
+            raise ConfigError(f"--workers {self.workers}: at least 1")
+        if self.images == "link" and self.format in EMBEDDING:
+            raise ConfigError(
+                f"--images link: {self.format} holds images inside its files; use copy or reference"
+            )
+        if self.images == "reference" and self.format in NEEDS_FILES:
+            raise ConfigError(
+                f"--images reference: {self.format} finds images by file name; use copy or link"
+            )
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)

@@ -1,0 +1,101 @@
+"""Parquet shards that Hugging Face `datasets` loads: `load_dataset(folder)`.
+
+The features (image, class labels) stand in each file's metadata, as `datasets` itself writes them, and the
+splits in README.md (https://huggingface.co/docs/datasets/repository_structure).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.export.images import url_of
+from pipeline.export.records import ExportImage, ExportJob
+from pipeline.export.webdataset_tar import annotation_values
+from sspsam.schema import SIGNALS
+
+_ROWS_A_SHARD = 1000
+
+#: Rows encoded at a time: a row group, which readers hold whole.
+_ROWS_A_GROUP = 100
+
+
+def write(job: ExportJob) -> None:
+    """`data/<split>-00000.parquet` and so on, and `README.md`."""
+    schema = features(job).arrow_schema
+    limit = job.config.images_per_file or _ROWS_A_SHARD
+    for split in job.splits:
+        rows: list[dict[str, Any]] = []
+        writer: pq.ParquetWriter | None = None
+        written = files = 0
+        path = job.scratch / "shard.parquet"
+        for image in job.images(split):
+            rows.append(table_row(job, image))
+            if len(rows) < min(_ROWS_A_GROUP, limit - written):
+                continue
+            writer = writer or pq.ParquetWriter(path, schema, compression="zstd")
+            writer.write_table(pa.Table.from_pylist(rows, schema))
+            written, rows = written + len(rows), []
+            if written == limit:
+                writer.close()
+                job.destination.put_file(f"data/{split}-{files:05d}.parquet", path)
+                writer, written, files = None, 0, files + 1
+        if rows or writer is not None:
+            writer = writer or pq.ParquetWriter(path, schema, compression="zstd")
+            writer.write_table(pa.Table.from_pylist(rows, schema))
+            writer.close()
+            job.destination.put_file(f"data/{split}-{files:05d}.parquet", path)
+    job.destination.store.put("README.md", _readme(job).encode())
+
+
+def features(job: ExportJob) -> Any:
+    """The `datasets.Features` of the export."""
+    from datasets import ClassLabel, Features, Image, List, Value
+
+    mask = {
+        "phrase": Value("string"),
+        "aliases": List(Value("string")),
+        "category": Value("string"),
+        "category_id": ClassLabel(names=list(job.categories.names)),
+        "segmentation": {"size": List(Value("int32"), length=2), "counts": Value("string")},
+        "bbox": List(Value("float32"), length=4),
+        "area": Value("int64"),
+        **{name: Value("float32") for name in SIGNALS},
+    }
+    return Features(
+        {
+            "key": Value("string"),
+            "shard": Value("string"),
+            "width": Value("int32"),
+            "height": Value("int32"),
+            "caption": Value("string"),
+            "image": Image(),
+            "image_url": Value("string"),
+            "annotations": List(mask),
+        }
+    )
+
+
+def table_row(job: ExportJob, image: ExportImage) -> dict[str, Any]:
+    row = image.row
+    held = None if image.data is None else {"bytes": image.data, "path": f"{image.name}{image.suffix}"}
+    return {
+        "key": row["key"],
+        "shard": row["shard"],
+        "width": image.width,
+        "height": image.height,
+        "caption": row["caption"],
+        "image": held,
+        "image_url": url_of(row),
+        "annotations": annotation_values(job, image),
+    }
+
+
+def _readme(job: ExportJob) -> str:
+    files = "".join(f"  - split: {split}\n    path: data/{split}-*.parquet\n" for split in job.splits)
+    return (
+        "---\ntask_categories:\n- image-segmentation\nconfigs:\n- config_name: default\n"
+        f"  data_files:\n{files}---\n\nMask annotations of phrases, made by SSP-SAM Annotate.\n"
+    )

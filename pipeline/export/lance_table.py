@@ -1,0 +1,69 @@
+"""Lance datasets (https://lancedb.github.io/lance/): `lance.dataset("<target>/train.lance")`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.export.hugging_face import table_row
+from pipeline.export.records import ExportImage, ExportJob
+from sspsam.schema import BOX_TYPE, RLE_TYPE, SIGNALS
+
+_ROWS_A_BATCH = 64
+
+#: One row an image; `image` holds the encoded bytes, null if images are only referenced.
+SCHEMA = pa.schema(
+    [
+        ("key", pa.string()),
+        ("shard", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("caption", pa.string()),
+        ("image", pa.large_binary()),
+        ("image_url", pa.string()),
+        (
+            "annotations",
+            pa.list_(
+                pa.struct(
+                    [
+                        ("phrase", pa.string()),
+                        ("aliases", pa.list_(pa.string())),
+                        ("category", pa.string()),
+                        ("category_id", pa.int32()),
+                        ("segmentation", RLE_TYPE),
+                        ("bbox", BOX_TYPE),
+                        ("area", pa.int64()),
+                        *((name, pa.float32()) for name in SIGNALS),
+                    ]
+                )
+            ),
+        ),
+    ]
+)
+
+
+def write(job: ExportJob) -> None:
+    """`<split>.lance`, of --images-per-file rows a fragment."""
+    import lance
+
+    for split in job.splits:
+        folder = job.scratch / f"{split}.lance"
+        reader = pa.RecordBatchReader.from_batches(SCHEMA, _batches(job, job.images(split)))
+        limits: dict[str, Any] = {}
+        if job.config.images_per_file is not None:
+            limits["max_rows_per_file"] = job.config.images_per_file
+        lance.write_dataset(reader, str(folder), schema=SCHEMA, mode="create", **limits)
+        job.destination.put_folder(folder.name, folder)
+
+
+def _batches(job: ExportJob, images: Iterator[ExportImage]) -> Iterator[pa.RecordBatch]:
+    rows: list[dict[str, Any]] = []
+    for image in images:
+        rows.append({**table_row(job, image), "image": image.data})
+        if len(rows) == _ROWS_A_BATCH:
+            yield pa.RecordBatch.from_pylist(rows, SCHEMA)
+            rows = []
+    if rows:
+        yield pa.RecordBatch.from_pylist(rows, SCHEMA)

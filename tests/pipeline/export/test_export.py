@@ -1,0 +1,161 @@
+"""Images on their way out, and what happens when the dataset or an image is not as it should be."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from pipeline.export import ExportConfig, export
+from pipeline.export.images import safe_name
+from sspsam.errors import ConfigError, DataError
+from sspsam.schema import ANNOTATION_SCHEMA
+from tests.pipeline.annotation_fixture import MadeDataset, annotation, make_dataset
+
+
+def write_rows(output: Path, rows: list[dict[str, Any]]) -> None:
+    path = output / "annotations/shard/00000.parquet"
+    path.parent.mkdir(parents=True)
+    pq.write_table(pa.Table.from_pylist(rows, schema=ANNOTATION_SCHEMA), path)
+
+
+def folder_rows(folder: Path, encoded: dict[str, bytes], size: tuple[int, int]) -> list[dict[str, Any]]:
+    """One row for each image file, written to `folder`; its mask is the upper left quarter."""
+    folder.mkdir()
+    width, height = size
+    mask = np.zeros((height, width), dtype=bool)
+    mask[: height // 2, : width // 2] = True
+    rows = []
+    for index, (name, data) in enumerate(encoded.items()):
+        (folder / name).write_bytes(data)
+        rows.append(
+            {
+                "key": name,
+                "shard": "shard",
+                "index": index,
+                "status": "ok",
+                "width": width,
+                "height": height,
+                "annotations": [annotation("a thing", mask, score=0.9)],
+                "image_ref": {"url": str(folder), "member": name},
+            }
+        )
+    return rows
+
+
+def jpeg(size: tuple[int, int], **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    Image.linear_gradient("L").resize(size).convert("RGB").save(buffer, "JPEG", quality=95, **options)
+    return buffer.getvalue()
+
+
+def test_images_stand_upright_beside_their_masks(tmp_path: Path) -> None:
+    """EXIF says "turn by 90 degrees": masks are in the turned frame, so the copy is turned for good."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    encoded = {"turned.jpg": jpeg((40, 20), exif=exif), "plain.jpg": jpeg((20, 40))}
+    write_rows(tmp_path / "out", folder_rows(tmp_path / "in", encoded, (20, 40)))
+    export(str(tmp_path / "out"), str(tmp_path / "x"), ExportConfig("coco"))
+    coco = json.loads((tmp_path / "x/annotations/instances_train.json").read_text())
+    by_key = {one["key"]: tmp_path / "x/images/train" / one["file_name"] for one in coco["images"]}
+    assert by_key["plain.jpg"].read_bytes() == encoded["plain.jpg"]
+    with Image.open(by_key["turned.jpg"]) as turned:
+        assert turned.size == (20, 40)
+        assert turned.getexif().get(0x0112, 1) == 1
+        row = np.asarray(turned.convert("L"))[20]
+        assert row[0] > row[-1]  # the gradient ran downwards, so it runs to the left now
+
+
+def test_links_point_at_the_files(tmp_path: Path) -> None:
+    write_rows(tmp_path / "out", folder_rows(tmp_path / "in", {"a b.jpg": jpeg((20, 40))}, (20, 40)))
+    export(str(tmp_path / "out"), str(tmp_path / "x"), ExportConfig("yolo", images="link"))
+    (link,) = (tmp_path / "x/images/train").iterdir()
+    assert link.is_symlink()
+    assert link.resolve() == (tmp_path / "in/a b.jpg").resolve()
+    made = make_dataset(tmp_path / "tars", images=2, shards=1)
+    with pytest.raises(ConfigError, match=r"shard-0000.tar.*use --images copy"):
+        export(str(made.output), str(tmp_path / "y"), ExportConfig("yolo", images="link"))
+
+
+def test_images_that_are_gone_or_changed_are_left_out_and_listed(tmp_path: Path) -> None:
+    names = ["gone.jpg", "cut.jpg", "small.jpg", "good.jpg"]
+    rows = folder_rows(tmp_path / "in", {name: jpeg((20, 40)) for name in names}, (20, 40))
+    write_rows(tmp_path / "out", rows)
+    (tmp_path / "in/gone.jpg").unlink()
+    (tmp_path / "in/cut.jpg").write_bytes(b"\xff\xd8\xff")
+    (tmp_path / "in/small.jpg").write_bytes(jpeg((10, 20)))
+    manifest = export(str(tmp_path / "out"), str(tmp_path / "x"), ExportConfig("webdataset"))
+    assert (manifest["images"], manifest["images_skipped"], manifest["rows_in"]) == (1, 3, 4)
+    lines = [json.loads(line) for line in (tmp_path / "x/_skipped.jsonl").read_text().splitlines()]
+    assert [line["key"] for line in lines] == names[:3]
+    assert "not there any more" in lines[0]["reason"]
+    assert str(tmp_path / "in") in lines[1]["reason"]
+    assert "is 10 x 20 now, was 20 x 40" in lines[2]["reason"]
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> MadeDataset:
+    return make_dataset(tmp_path / "made", images=6, shards=1)
+
+
+def test_a_mask_that_does_not_fit_is_named(made: MadeDataset, tmp_path: Path) -> None:
+    path = made.output / "annotations/shard-0000/00000.parquet"
+    rows = pq.read_table(path).to_pylist()
+    rows[1]["annotations"][0]["segmentation"]["size"] = [7, 7]
+    pq.write_table(pa.Table.from_pylist(rows, schema=ANNOTATION_SCHEMA), path)
+    with pytest.raises(DataError, match=r"0000-00001.*7 x 7") as caught:
+        export(str(made.output), str(tmp_path / "x"), ExportConfig("coco"))
+    assert str(path) in str(caught.value)
+    assert rows[1]["annotations"][0]["phrase"] in str(caught.value)
+
+
+def test_an_uncurated_dataset_behind_fsspec(made: MadeDataset, tmp_path: Path) -> None:
+    remote = fsspec.filesystem("memory")
+    remote.put(f"{made.output}/", "/exports/out/", recursive=True)
+    for format, name in (("coco", "annotations/instances_train.json"), ("hf", "data/train-00000.parquet")):
+        manifest = export("memory://exports/out", f"memory://exports/{format}", ExportConfig(format))
+        assert (manifest["images"], manifest["rows_with_error"]) == (5, 1)
+        assert remote.exists(f"/exports/{format}/{name}")
+    assert len(remote.ls("/exports/coco/images/train")) == 5
+    assert json.loads(remote.cat("/exports/coco/_export.json"))["complete"]
+
+
+def test_targets_are_not_overwritten_by_accident(made: MadeDataset, tmp_path: Path) -> None:
+    config = ExportConfig("coco", images="reference")
+    export(str(made.output), str(tmp_path / "x"), config)
+    with pytest.raises(ConfigError, match="--overwrite replaces it"):
+        export(str(made.output), str(tmp_path / "x"), config)
+    export(str(made.output), str(tmp_path / "x"), ExportConfig("coco-panoptic"), overwrite=True)
+    assert not (tmp_path / "x/annotations/instances_train.json").exists()
+    with pytest.raises(ConfigError, match="is not apart"):
+        export(str(made.output), str(made.output / "x"), config)
+    for options, says in (
+        ({"format": "voc"}, "one of coco"),
+        ({"format": "yolo", "images": "reference"}, "finds images by file name"),
+        ({"format": "hf", "images": "link"}, "inside its files"),
+        ({"format": "coco", "images_per_file": 0}, "at least 1"),
+    ):
+        with pytest.raises(ConfigError, match=says):
+            ExportConfig(**options)  # type: ignore[arg-type]
+
+
+@given(st.lists(st.text(max_size=12) | st.text("a_./-", max_size=5), unique=True, max_size=30))
+def test_file_names_are_safe_and_differ(texts: list[str]) -> None:
+    names = [safe_name(text) for text in texts]
+    assert len(set(names)) == len(names)
+    assert all(
+        set(name) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_") for name in names
+    )
+    assert not any("__" in name or name.startswith("_") or name.endswith("_") for name in names)
+    pairs = {f"{first}__{second}" for first in names for second in names}
+    assert len(pairs) == len(names) ** 2
