@@ -8,11 +8,10 @@ from collections import OrderedDict
 from typing import Any
 
 from PIL import Image
-from sspsam.image_refs import load_image
 
-from pipeline.view.config import ViewConfig
 from pipeline.view.rows import Rows
 from sspsam.errors import DataError
+from sspsam.image_refs import load_image
 from sspsam.images import decode_image
 
 #: Longest sides that are made, pixels; a request is rounded up to one of them.
@@ -23,14 +22,16 @@ class Pictures:
     """Thumbnails of images by id. Every picture is decoded and encoded again: what a bucket holds
     is never handed to the browser as it is."""
 
-    def __init__(self, rows: Rows, config: ViewConfig) -> None:
+    def __init__(
+        self, rows: Rows, *, storage_options: dict[str, Any], cache_mb: int = 256, threads: int = 8
+    ) -> None:
         self._rows = rows
-        self._options = config.storage_options
-        self._limit = config.cache_mb * 2**20
+        self._options = storage_options
+        self._limit = cache_mb * 2**20
         self._held = 0
         self._cache: OrderedDict[tuple[int, int], bytes] = OrderedDict()
         self._lock = threading.Lock()
-        self._decoding = threading.BoundedSemaphore(config.threads)
+        self._decoding = threading.BoundedSemaphore(threads)
 
     def get(self, image: int, side: int) -> bytes:
         """JPEG of an image, upright, its longest side at most about `side` pixels.
@@ -43,13 +44,17 @@ class Pictures:
             if (image, side) in self._cache:
                 self._cache.move_to_end((image, side))
                 return self._cache[image, side]
+        buffer = io.BytesIO()
+        self.image(image, side).save(buffer, "JPEG", quality=88)
+        self._keep((image, side), buffer.getvalue())
+        return buffer.getvalue()
+
+    def image(self, image: int, side: int) -> Image.Image:
+        """An image, RGB and upright, its longest side at most `side` pixels. Raises as `get` does."""
         with self._decoding:
             picture = decode_image(self.encoded(image))
             picture.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=3.0)
-            buffer = io.BytesIO()
-            picture.save(buffer, "JPEG", quality=88)
-        self._keep((image, side), buffer.getvalue())
-        return buffer.getvalue()
+            return picture
 
     def encoded(self, image: int) -> bytes:
         """The image's own encoded bytes, from the row or from where `image_ref` points."""

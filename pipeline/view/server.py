@@ -33,6 +33,7 @@ from pipeline.view.query import MEASURES, Query, count_hits, find_hits, histogra
 from pipeline.view.reviews import Reviews, Verdict
 from pipeline.view.rows import Rows, card
 from pipeline.view.security import Guard
+from sspsam.drawing import PALETTE
 from sspsam.errors import ConfigError, DataError, SSPSAMError
 
 STATIC = Path(__file__).parent / "static"
@@ -56,7 +57,12 @@ class Viewer:
         )
         self.reviews = Reviews(self.index)
         self.rows = Rows(self.index, threads=config.threads)
-        self.pictures = Pictures(self.rows, config)
+        self.pictures = Pictures(
+            self.rows,
+            storage_options=config.storage_options,
+            cache_mb=config.cache_mb,
+            threads=config.threads,
+        )
         self.attention = Attention(config, self.pictures)
         self.problem: str | None = None
         #: Part of the pictures' URLs, so that no browser shows those of an earlier run from its cache.
@@ -181,6 +187,7 @@ def _state(viewer: Viewer, _: Request) -> Response:
         {
             "dataset": viewer.dataset.url,
             "run": viewer.run,
+            "colours": ["#" + bytes(colour).hex() for colour in PALETTE],
             "progress": progress,
             "statuses": statuses,
             "masks": {"all": masks[0], "with_target": masks[1]},

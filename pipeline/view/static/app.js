@@ -4,6 +4,7 @@ import { detailKey, isOpen, openDetail, setStyle, setupDetail, shownCard, update
 import { alertUser, announce, byId, count, keepSetting, LABELS, make, setting, wholeNumber } from "./dom.js";
 import { active, drawHistograms, parameters, readAddress, setup, writeAddress } from "./filters.js";
 import { cardReview, fillGrid, focusCard, focusedCard, moveFocus, redraw, updateCard } from "./grid.js";
+import { setColours } from "./overlay.js";
 
 const PAGE = 48;
 const STYLES = ["both", "outline", "none"];
@@ -16,6 +17,7 @@ async function loadState() {
   const state = await get("state");
   view.run = state.run;
   view.attention = state.attention;
+  setColours(state.colours);
   byId("dataset").textContent = `${state.dataset} · ${summary(state)}`;
   byId("dataset").title = byId("dataset").textContent;
   byId("shard-list").replaceChildren(...state.shards.map((shard) => make("option", { value: shard })));

@@ -1,11 +1,14 @@
 // Masks and attention maps on a canvas that lies over the image.
 import { decodeRuns, paintRuns } from "./rle.js";
 
-export const COLOURS = [
-  "#ff4d5e", "#2f9bff", "#ffc21a", "#22c98a", "#b76bff", "#ff8a2b", "#16c8d4", "#f45fb5", "#9bd51f", "#8f97ff",
-];
+let colours = ["#ff5252"];
 
-export const colourOf = (position) => COLOURS[position % COLOURS.length];
+/** The colours of masks, by their position in the image: those of sspsam.drawing. */
+export function setColours(given) {
+  colours = given;
+}
+
+export const colourOf = (position) => colours[position % colours.length];
 
 function rgb(hex) {
   const value = parseInt(hex.slice(1), 16);
