@@ -52,7 +52,8 @@ def draw_sheet(
         pen.text((_GAP, top + 14), section.title, _INK, font_for(20, font))
         for place, tile in enumerate(tiles):
             left = _GAP + place % _COLUMNS * (_WIDTH + _GAP)
-            _draw_tile(sheet, tile, (left, top + 48 + place // _COLUMNS * (tile_height + _GAP)), font)
+            down = 48 + place // _COLUMNS * (_tile_height(count) + _GAP)
+            _draw_tile(sheet, tile, (left, top + down), count, font)
         top += height
     buffer = io.BytesIO()
     sheet.save(buffer, "PNG", optimize=True)
