@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from sspsam.errors import ConfigError
 from sspsam.scenes.atlas import load_atlas
+from sspsam.scenes.captions import caption
 from sspsam.scenes.phrases import ScenePhrase, scene_phrases, things
 from sspsam.scenes.render import SceneConfig, render
 
@@ -82,34 +83,3 @@ def scenes(
                 phrases=tuple(made),
                 caption=caption(made, random),
             )
-
-
-_OPENINGS: Final = ("", "", "There is ", "A picture of ", "A drawing of ", "Here is ")
-
-
-def caption(phrases: list[ScenePhrase], random: Random, most: int = 3) -> str:
-    """A sentence with some of the phrases, and at times a question for what is not there."""
-    there = [phrase for phrase in phrases if phrase.targets and " and " not in phrase.text]
-    missing = [phrase for phrase in phrases if not phrase.targets and not phrase.mentioned]
-    random.shuffle(there)
-    chosen: list[str] = []
-    seen: set[str] = set()
-    for phrase in there:
-        noun = phrase.text.split()[-1]
-        if len(chosen) < most and noun not in seen:
-            chosen.append(phrase.text)
-            seen.add(noun)
-    if not chosen:
-        chosen = ["a plain wall"]
-    listed = chosen[0] if len(chosen) == 1 else ", ".join(chosen[:-1]) + " and " + chosen[-1]
-    sentence = f"{random.choice(_OPENINGS)}{listed}."
-    sentence = sentence[0].upper() + sentence[1:]
-    if missing and random.random() < 0.6:
-        sentence += f" Where is {_definite(missing[0].text)}?"
-    return sentence
-
-
-def _definite(text: str) -> str:
-    for article in ("a ", "an ", "the "):
-        text = text.removeprefix(article)
-    return f"the {text}"
