@@ -119,7 +119,12 @@ def _records(row: dict[str, Any], image: ImageRef) -> Iterator[Record]:
                 box=box,
                 width=row["width"],
                 height=row["height"],
-                ids={"key": row["key"], "shard": row["shard"], "index": row["index"]},
+                ids={
+                    "key": row["key"],
+                    "shard": row["shard"],
+                    "index": row["index"],
+                    "position": position,
+                },
                 subsets=(
                     "target" if has_target else "no target",
                     *(["alias"] if number else []),

@@ -41,6 +41,12 @@ class TrainConfig:
     warmup: int = _option(100, "steps of linear warm-up")
     weight_decay: float = _option(1e-2, "AdamW's decay of matrices, a step, times the rate")
     clip_norm: float = _option(1.0, "largest norm of the gradient")
+    lowest_rate: float = _option(
+        0.0, "absolute rate that every group warms up from and ends at; replaces --final-rate if > 0"
+    )
+    beta2: float = _option(0.98, "AdamW's decay of the squared gradient, a step")
+    decay_all: bool = _option(False, "decay biases, norms and tokens too, as published")
+    text_tower: bool = _option(True, "stages boxes and masks train the text tower too")
     ema_decay: float = _option(0.998, "decay of the averaged weights, a step")
     precision: str = _option("float32", "of the image towers: float32 or bfloat16")
     dice_weight: float = _option(4.0, "of the dice loss")
@@ -65,8 +71,6 @@ class TrainConfig:
             raise ConfigError(f"--precision {self.precision!r}: float32 or bfloat16")
         if not 0 <= self.ema_decay < 1:
             raise ConfigError(f"--ema-decay must be in [0, 1), not {self.ema_decay}")
-        if self.cache_features and not self.pool:
-            raise ConfigError("--cache-features needs --pool: new scenes have nothing to reuse")
         if self.cache_features and self.stage in ("align", "points"):
             raise ConfigError(f"--cache-features: stage {self.stage} trains an image tower")
 

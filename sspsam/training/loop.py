@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,73 +12,24 @@ import torch
 from torch import Tensor, nn
 
 from sspsam.modeling.model import SSPSAM
-from sspsam.training.config import STAGES, TrainConfig
+from sspsam.training.config import TrainConfig
 from sspsam.training.features import FeatureCache
-from sspsam.training.scene_batches import SceneSource
-from sspsam.training.stages import STAGE_LOSSES
+from sspsam.training.optimizer import decoder_is_frozen, make_optimizer, set_rates, trainable
+from sspsam.training.process import Process, Source, StageLosses
 from sspsam.training.state import TrainState, load_state, save_state, update_ema
 from sspsam.training.validate import validate
 
 _REPORT_EVERY = 20  # steps
 
 
-def learning_rate(config: TrainConfig, step: int) -> float:
-    """Linear warm-up, then a cosine down to `final_rate`; as a factor of the peak."""
-    if step < config.warmup:
-        return (step + 1) / config.warmup
-    span = max(1, config.steps - config.warmup)
-    part = min(1.0, (step - config.warmup) / span)
-    return config.final_rate + (1 - config.final_rate) * 0.5 * (1 + math.cos(math.pi * part))
-
-
-def trainable(model: nn.Module, stage: str) -> dict[str, nn.Parameter]:
-    """The parameters of a stage by name; switches the gradient of all others off."""
-    chosen = {}
-    for name, parameter in model.named_parameters():
-        trains = name.startswith(STAGES[stage])
-        parameter.requires_grad_(trains)
-        if trains:
-            chosen[name] = parameter
-    return chosen
-
-
-def make_optimizer(parameters: dict[str, nn.Parameter], config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW; biases, norms and tokens do not decay; the mask decoder has its own rate."""
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for name, parameter in parameters.items():
-        key = (parameter.dim() > 1, name.startswith("sam.mask_decoder."))
-        groups.setdefault(key, []).append(parameter)
-    return torch.optim.AdamW(
-        [
-            {
-                "params": members,
-                "weight_decay": config.weight_decay if decays else 0.0,
-                "rate": config.decoder_rate if decoder and config.stage == "masks" else 1.0,
-                "decoder": decoder and config.stage == "masks",
-            }
-            for (decays, decoder), members in groups.items()
-        ],
-        lr=config.learning_rate,
-        betas=(0.9, 0.98),
-    )
-
-
-def set_rates(optimizer: torch.optim.Optimizer, config: TrainConfig, step: int) -> None:
-    """The step's learning rate in every group; 0 for a mask decoder that is still frozen."""
-    rate = config.learning_rate * learning_rate(config, step)
-    frozen = step < config.decoder_frozen * config.steps
-    for group in optimizer.param_groups:
-        group["lr"] = 0.0 if group["decoder"] and frozen else rate * group["rate"]
-
-
 def train_step(
     state: TrainState,
     config: TrainConfig,
-    source: SceneSource,
-    cache: FeatureCache | None,
+    source: Source,
+    losses_of: nn.Module,
     parameters: list[nn.Parameter],
 ) -> dict[str, float]:
-    """One optimiser step; returns the step's losses."""
+    """One optimiser step; returns the step's losses, of this process."""
     model = state.model
     assert isinstance(model, SSPSAM)
     set_rates(state.optimizer, config, state.step)
@@ -88,11 +38,17 @@ def train_step(
     for part in range(config.accumulate):
         position = state.step * config.accumulate + part
         batch = source.batch(position, config.images, config.phrases, model.device)
-        losses = STAGE_LOSSES[config.stage](model, batch, config, cache)
-        total = torch.stack(list(losses.values())).sum() / config.accumulate
-        total.backward()  # type: ignore[no-untyped-call]
+        # Of the micro-batches of a step, the last one's backward brings the processes together.
+        quiet = getattr(losses_of, "no_sync", None) if part + 1 < config.accumulate else None
+        with quiet() if quiet else nullcontext():
+            losses = losses_of(batch)
+            total = torch.stack(list(losses.values())).sum() / config.accumulate
+            total.backward()
         for name, value in losses.items():
             told[name] = told.get(name, 0.0) + float(value.detach()) / config.accumulate
+    if decoder_is_frozen(config, state.step):  # as if it had no gradient: no norm, no moments
+        for parameter in model.sam.mask_decoder.parameters():
+            parameter.grad = None
     nn.utils.clip_grad_norm_(parameters, config.clip_norm)
     state.optimizer.step()
     state.step += 1
@@ -121,10 +77,11 @@ def averaged(state: TrainState) -> Iterator[SSPSAM]:
 def train(
     model: SSPSAM,
     config: TrainConfig,
-    source: SceneSource,
-    validation: SceneSource,
+    source: Source,
+    validation: Source,
     output: Path,
     *,
+    process: Process | None = None,
     say: Callable[[str], None] = print,
     writer: Any = None,
     stop: Callable[[], bool] = lambda: False,
@@ -136,6 +93,7 @@ def train(
         validation: scenes that training never sees.
         output: receives checkpoint.pt, validation/*.png and, at the end, the averaged model as a
             folder `model/` that `from_pretrained` takes.
+        process: what this process is among several.
         say: told one progress line every few steps.
         writer: a TensorBoard SummaryWriter.
         stop: asked after each step; true ends the run after a checkpoint.
@@ -143,7 +101,8 @@ def train(
     Returns:
         The last validation's measures.
     """
-    parameters = trainable(model, config.stage)
+    process = process or Process()
+    parameters = trainable(model, config)
     state = TrainState(
         step=0,
         model=model,
@@ -151,50 +110,68 @@ def train(
         ema={name: parameter.detach().clone() for name, parameter in parameters.items()},
     )
     checkpoint = output / "checkpoint.pt"
-    if checkpoint.exists():
-        load_state(state, config, checkpoint)
+    found = process.restore() if process.restore else checkpoint
+    if found is not None and found.exists():
+        load_state(state, config, found)
         say(f"resuming {config.stage} at step {state.step} of {config.steps}")
     cache = None
-    if config.cache_features:
-        assert source.pool is not None
+    if config.cache_features and source.pool is not None:
         cache = FeatureCache(model, source.pool, source.pool_size, config.stage == "masks")
     model.train()
+    losses_of: nn.Module = StageLosses(model, config, cache)
+    losses_of = process.wrap(losses_of) if process.wrap else losses_of
     measures: dict[str, float] = {}
     since, first = time.monotonic(), state.step
     sums: dict[str, float] = {}
     while state.step < config.steps and not stop():
-        for name, value in train_step(state, config, source, cache, list(parameters.values())).items():
+        for name, value in train_step(state, config, source, losses_of, list(parameters.values())).items():
             sums[name] = sums.get(name, 0.0) + value
         if state.step % _REPORT_EVERY == 0:
             rate = (state.step - first) / (time.monotonic() - since)
             mean = {name: value / _REPORT_EVERY for name, value in sums.items()}
             sums = {}
-            say(_progress(config, state.step, mean, rate))
+            say(_progress(config, state.step, mean, rate, process.world))
             if writer is not None:
                 for name, value in mean.items():
                     writer.add_scalar(f"{config.stage}/{name}", value, state.step)
         last = state.step == config.steps
         if state.step % config.checkpoint_every == 0 or last:
-            save_state(state, config, checkpoint)
-        if state.step % config.validate_every == 0 or last:
-            with averaged(state) as smooth:
-                picture = output / "validation" / f"{config.stage}-{state.step:06d}.png"
-                measures = validate(smooth, validation, config, picture)
-                smooth.save_pretrained(output / "model")
-            told = ", ".join(f"{name} {value:.3f}" for name, value in measures.items())
-            say(f"{config.stage} {state.step}: {told}")
-            if writer is not None:
-                for name, value in measures.items():
-                    writer.add_scalar(f"validation/{config.stage}/{name}", value, state.step)
-    if state.step < config.steps:
+            if process.rank == 0:
+                save_state(state, config, checkpoint)
+            if process.report:
+                process.report(state.step, measures, checkpoint if process.rank == 0 else None)
+        if process.rank == 0 and (state.step % config.validate_every == 0 or last):
+            measures = _validate(state, config, validation, output, say, writer)
+    if state.step < config.steps and process.rank == 0:
         save_state(state, config, checkpoint)
     return measures
 
 
-def _progress(config: TrainConfig, step: int, losses: dict[str, float], rate: float) -> str:
+def _validate(
+    state: TrainState,
+    config: TrainConfig,
+    validation: Source,
+    output: Path,
+    say: Callable[[str], None],
+    writer: Any,
+) -> dict[str, float]:
+    """Measure and save the averaged model, with a sheet of pictures."""
+    with averaged(state) as smooth:
+        picture = output / "validation" / f"{config.stage}-{state.step:06d}.png"
+        measures = validate(smooth, validation, config, picture)
+        smooth.save_pretrained(output / "model")
+    told = ", ".join(f"{name} {value:.3f}" for name, value in measures.items())
+    say(f"{config.stage} {state.step}: {told}")
+    if writer is not None:
+        for name, value in measures.items():
+            writer.add_scalar(f"validation/{config.stage}/{name}", value, state.step)
+    return measures
+
+
+def _progress(config: TrainConfig, step: int, losses: dict[str, float], rate: float, world: int) -> str:
     left = (config.steps - step) / max(rate, 1e-9)
     told = " ".join(f"{name} {value:.3f}" for name, value in losses.items())
-    images = rate * config.images * config.accumulate
+    images = rate * config.images * config.accumulate * world
     return (
         f"{config.stage} {step}/{config.steps} {told} | {images:.1f} images/s, "
         f"{int(left // 60)}:{int(left % 60):02d} left"

@@ -10,6 +10,7 @@ from typing import Any, Final
 import torch
 
 from sspsam.config import SSPSAMConfig
+from sspsam.errors import ConfigError
 from sspsam.modeling.model import SSPSAM
 from sspsam.scenes.render import SceneConfig
 from sspsam.training.config import TrainConfig
@@ -93,6 +94,8 @@ def run_stages(
             say(f"{config.stage}: finished before")
             source = str(folder / "model")
             continue
+        if config.cache_features and not config.pool:
+            raise ConfigError("--cache-features needs --pool: new scenes have nothing to reuse")
         torch.manual_seed(config.seed)
         layout = SSPSAMConfig.preset(preset)
         model = SSPSAM.from_pretrained(source) if source else SSPSAM(layout)

@@ -38,6 +38,8 @@ class Batch:
     mentioned: Tensor  # (N, G, G), fraction of each patch that shows something the phrase names
     patch_names: Tensor  # (B, G, G) int64: index of the name shown, len(names) for none, -1 unclear
     object_masks: Tensor  # (B, K, M, M) bool, what shows of each object
+    clip_tokens: Tensor | None = None  # (B, 1 + G*G, E) if known; then clip_pixels may be empty
+    sam_embedding: Tensor | None = None  # (B, C, H, W) if known; then sam_pixels is empty
 
 
 class SceneSource:

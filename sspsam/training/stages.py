@@ -120,7 +120,7 @@ def _embedded(model: SSPSAM, coordinates: Tensor, codes: Tensor) -> Tensor:
 
 def boxes(model: SSPSAM, batch: Batch, config: TrainConfig, cache: FeatureCache | None) -> Losses:
     """The published first stage: the box alone, and the auxiliary loss on the gate if weighted."""
-    tokens = cache.clip_tokens(batch.scenes) if cache else model.encode_clip(batch.clip_pixels)
+    tokens = _clip_tokens(model, batch, cache)
     text = model.encode_text(model.tokenize(batch.phrases).to(tokens.device))
     prompt = model.ssp_encoder(tokens, text, batch.image_index)
     return _box_losses(prompt.boxes, prompt.gate, batch, config)
@@ -128,16 +128,25 @@ def boxes(model: SSPSAM, batch: Batch, config: TrainConfig, cache: FeatureCache 
 
 def masks(model: SSPSAM, batch: Batch, config: TrainConfig, cache: FeatureCache | None) -> Losses:
     """The published second stage: boxes and masks."""
-    if cache:
-        tokens, embedding = cache.clip_tokens(batch.scenes), cache.sam_embedding(batch.scenes)
-    else:
-        tokens = model.encode_clip(batch.clip_pixels)
-        embedding = model.encode_sam(batch.sam_pixels)
+    tokens, embedding = _clip_tokens(model, batch, cache), _sam_embedding(model, batch, cache)
     text = model.encode_text(model.tokenize(batch.phrases).to(tokens.device))
     prompt = model.ssp_encoder(tokens, text, batch.image_index)
     logits, predicted_iou = model.decode(embedding, prompt.prompts, batch.image_index)
     losses = _box_losses(prompt.boxes, prompt.gate, batch, config)
     return losses | mask_losses(logits, predicted_iou, batch.masks, config)
+
+
+def _clip_tokens(model: SSPSAM, batch: Batch, cache: FeatureCache | None) -> Tensor:
+    """The frozen tower's tokens: computed before, or now."""
+    if batch.clip_tokens is not None:
+        return batch.clip_tokens
+    return cache.clip_tokens(batch.scenes) if cache else model.encode_clip(batch.clip_pixels)
+
+
+def _sam_embedding(model: SSPSAM, batch: Batch, cache: FeatureCache | None) -> Tensor:
+    if batch.sam_embedding is not None:
+        return batch.sam_embedding
+    return cache.sam_embedding(batch.scenes) if cache else model.encode_sam(batch.sam_pixels)
 
 
 def _box_losses(boxes: Tensor, gate: Tensor, batch: Batch, config: TrainConfig) -> Losses:

@@ -59,6 +59,8 @@ def load_state(state: TrainState, config: TrainConfig, path: Path) -> None:
     ours, theirs = config.to_dict(), content["config"]
     # How often to look or to save changes nothing about what is computed.
     free = ("checkpoint_every", "validate_every", "validation_scenes")
+    # A setting that the checkpoint does not know did what today's default does.
+    theirs = TrainConfig().to_dict() | theirs
     differing = [k for k in ours if k not in free and ours[k] != theirs.get(k)]
     if differing:
         told = ", ".join(f"{k}: {theirs.get(k)} there, {ours[k]} here" for k in differing)

@@ -16,7 +16,8 @@ from sspsam.modeling.model import SSPSAM
 from sspsam.scenes.scene import SPLITS
 from sspsam.training.config import TrainConfig
 from sspsam.training.losses import generalized_iou, mask_iou, to_corners
-from sspsam.training.scene_batches import Batch, SceneSource
+from sspsam.training.process import Source
+from sspsam.training.scene_batches import Batch
 from sspsam.training.stages import align, points
 
 #: Seed of validation scenes: training seeds below it never meet them.
@@ -26,7 +27,7 @@ _CHUNK = 16  # scenes at a time
 
 @torch.no_grad()
 def validate(
-    model: SSPSAM, source: SceneSource, config: TrainConfig, picture: Path | None = None
+    model: SSPSAM, source: Source, config: TrainConfig, picture: Path | None = None
 ) -> dict[str, float]:
     """Measures of a stage: losses for the towers' stages, IoU by kind of phrase for the others."""
     model.eval()
@@ -82,7 +83,7 @@ def _validate_prompts(
     answered = drawn & ~few[:, None, None]
     ious = mask_iou(answered, batch.masks)
     box_ious = generalized_iou(to_corners(prompt.boxes), to_corners(batch.boxes)).clamp_min(0)
-    targeted = batch.masks.flatten(1).any(1)
+    targeted = batch.boxes.any(1)  # also where only the box is known
     wanted = batch.mentioned >= 0.4
     gate_iou = mask_iou(prompt.gate > 0.5, wanted)
     for i, kind in enumerate(batch.kinds):

@@ -1,0 +1,66 @@
+"""What the loop needs to know of its surroundings: the data, the other processes, a module for both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from sspsam.modeling.model import SSPSAM
+from sspsam.training.config import TrainConfig
+from sspsam.training.features import FeatureCache
+from sspsam.training.scene_batches import Batch, ScenePool
+from sspsam.training.stages import STAGE_LOSSES
+
+
+@dataclass(frozen=True)
+class Process:
+    """This process among those that train together; by default it is alone.
+
+    Args:
+        rank, world: number of this process, and how many there are. Rank 0 validates and saves.
+        wrap: what makes the processes' gradients one, such as DistributedDataParallel.
+        restore: the checkpoint to go on from, if any; by default the one in the output folder.
+        report: told by every process when a checkpoint is due: steps done, the last measures, and
+            on rank 0 the file.
+    """
+
+    rank: int = 0
+    world: int = 1
+    wrap: Callable[[nn.Module], nn.Module] | None = None
+    restore: Callable[[], Path | None] | None = None
+    report: Callable[[int, dict[str, float], Path | None], None] | None = None
+
+
+class StageLosses(nn.Module):
+    """A stage's losses as a module, so that DistributedDataParallel can hold it."""
+
+    def __init__(self, model: SSPSAM, config: TrainConfig, cache: FeatureCache | None) -> None:
+        super().__init__()
+        self.model = model
+        self._config = config
+        self._cache = cache
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """The stage's losses, weighted, by name."""
+        return STAGE_LOSSES[self._config.stage](self.model, batch, self._config, self._cache)
+
+
+class Source(Protocol):
+    """What training reads: `SceneSource` or `RecordSource`."""
+
+    pool: ScenePool | None
+    pool_size: int
+
+    def batch(self, step: int, images: int, phrases: int, device: torch.device) -> Batch: ...
+
+    def make(
+        self, indices: NDArray[np.int64], phrases: int, random: Random, device: torch.device
+    ) -> Batch: ...
