@@ -1,0 +1,229 @@
+"""The loop: what moves and what does not, resuming to the bit, and dying at the worst moment."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from sspsam import SSPSAM, SSPSAMConfig
+from sspsam.errors import CheckpointError, ConfigError
+from sspsam.scenes import SceneConfig
+from sspsam.training.config import STAGES, TrainConfig
+from sspsam.training.loop import train
+from sspsam.training.optimizer import learning_rate, make_optimizer, set_rates, trainable
+from sspsam.training.scene_batches import SceneSource
+from sspsam.training.state import TrainState, save_state
+
+_CONFIG = TrainConfig(
+    steps=6,
+    images=2,
+    phrases=3,
+    warmup=2,
+    checkpoint_every=2,
+    validate_every=6,
+    validation_scenes=2,
+    gate_weight=1.0,
+    iou_weight=1.0,
+)
+
+
+def _run(
+    model: SSPSAM,
+    config: TrainConfig,
+    scenes: SceneSource,
+    output: Path,
+    stop: Callable[[], bool] = lambda: False,
+) -> dict[str, torch.Tensor]:
+    said: list[str] = []
+    train(model, config, scenes, scenes, output, say=said.append, stop=stop)
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+@pytest.mark.parametrize("stage", sorted(STAGES))
+def test_a_stage_moves_its_own_parameters_and_no_others(
+    stage: str, small_model: SSPSAM, small_scenes: SceneSource, tmp_path: Path
+) -> None:
+    before = {name: value.clone() for name, value in small_model.state_dict().items()}
+    after = _run(small_model, replace(_CONFIG, stage=stage, steps=2), small_scenes, tmp_path)
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved
+    assert all(name.startswith(STAGES[stage]) for name in moved)
+    parameters = dict(small_model.named_parameters())
+    expected = {name for name in parameters if name.startswith(STAGES[stage])}
+    # At least three quarters learn at once: tokens of masks that are not asked for never do.
+    assert len(moved) > 0.6 * len(expected), expected - moved
+    loaded = SSPSAM.from_pretrained(tmp_path / "model", device="cpu")
+    assert set(loaded.state_dict()) == set(before)
+    assert (tmp_path / "validation").exists() == (stage in ("boxes", "masks"))
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
+    small_config: SSPSAMConfig, small_scenes: SceneSource, tmp_path: Path
+) -> None:
+    results = []
+    for interruptions in ((), (3,), (2, 5)):
+        folder = tmp_path / str(len(results))
+        for last in (*interruptions, _CONFIG.steps):
+            torch.manual_seed(0)
+            model = SSPSAM(small_config)
+            torch.manual_seed(last)  # whatever else the process drew must not matter
+            steps = iter(range(last))
+            state = _run(model, _CONFIG, small_scenes, folder, lambda s=steps: next(s, None) is None)
+        results.append((state, torch.load(folder / "checkpoint.pt", weights_only=True)))
+    first, first_checkpoint = results[0]
+    for other, checkpoint in results[1:]:
+        assert all(torch.equal(first[name], other[name]) for name in first)
+        for name, value in first_checkpoint["ema"].items():
+            assert torch.equal(value, checkpoint["ema"][name]), name
+        assert checkpoint["step"] == _CONFIG.steps
+
+
+def test_checkpoints_of_other_settings_or_damaged_ones_are_refused(
+    small_model: SSPSAM, small_scenes: SceneSource, tmp_path: Path
+) -> None:
+    _run(small_model, replace(_CONFIG, steps=2), small_scenes, tmp_path)
+    with pytest.raises(CheckpointError, match="learning_rate: 0.001 there, 0.5 here"):
+        _run(small_model, replace(_CONFIG, steps=2, learning_rate=0.5), small_scenes, tmp_path)
+    path = tmp_path / "checkpoint.pt"
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(CheckpointError, match=r"checkpoint\.pt"):
+        _run(small_model, replace(_CONFIG, steps=2), small_scenes, tmp_path)
+
+
+def test_the_schedule_warms_up_falls_and_spares_a_frozen_decoder(small_model: SSPSAM) -> None:
+    config = replace(_CONFIG, steps=100, warmup=10, decoder_frozen=0.25, decoder_rate=0.1)
+    factors = [learning_rate(config, step) for step in range(100)]
+    assert factors[0] == pytest.approx(0.1)
+    assert max(factors) == pytest.approx(1.0)
+    assert factors[9:] == sorted(factors[9:], reverse=True)
+    assert learning_rate(config, 100) == pytest.approx(config.final_rate)
+    middle = config.final_rate + (1 - config.final_rate) * 0.5
+    assert learning_rate(config, 55) == pytest.approx(middle)
+    assert math.isclose(factors[55], middle)
+    optimizer = make_optimizer(trainable(small_model, config), config)
+    for step, decoder in ((24, 0.0), (25, 0.1 * factors[25] * config.learning_rate)):
+        set_rates(optimizer, config, step)
+        rates = {group["decoder"]: group["lr"] for group in optimizer.param_groups}
+        assert rates[True] == pytest.approx(decoder)
+        assert rates[False] == pytest.approx(factors[step] * config.learning_rate)
+    assert {g["weight_decay"] for g in optimizer.param_groups} == {0.0, config.weight_decay}
+
+
+def test_accumulated_batches_count_as_one_larger_step(
+    small_config: SSPSAMConfig, small_scenes: SceneSource, tmp_path: Path
+) -> None:
+    """Boxes without a mean over phrases in between: two halves make the gradient of their mean."""
+    torch.manual_seed(0)
+    model = SSPSAM(small_config)
+    config = replace(_CONFIG, stage="align", steps=1, accumulate=2, clip_norm=1e9)
+    _run(model, config, small_scenes, tmp_path)
+    gradient = model.clip.visual_projection.weight.grad
+    assert gradient is not None
+    total = torch.zeros_like(gradient)
+    for position in range(2):
+        from sspsam.training.stages import align
+
+        torch.manual_seed(0)
+        fresh = SSPSAM(small_config)
+        trainable(fresh, config)
+        batch = small_scenes.batch(position, config.images, config.phrases, fresh.device)
+        torch.stack(list(align(fresh, batch, config, None).values())).sum().backward()
+        assert fresh.clip.visual_projection.weight.grad is not None
+        total += fresh.clip.visual_projection.weight.grad / 2
+    torch.testing.assert_close(gradient, total, rtol=1e-4, atol=1e-6)
+
+
+def test_cached_features_give_the_losses_of_running_the_towers(
+    small_config: SSPSAMConfig, tmp_path: Path
+) -> None:
+    from sspsam.training.features import FeatureCache
+    from sspsam.training.stages import masks
+
+    torch.manual_seed(0)
+    model = SSPSAM(small_config)
+    scenes = SceneSource(small_config, SceneConfig(size=64), 0, pool=6, folder=tmp_path)
+    assert scenes.pool is not None
+    batch = scenes.batch(0, 4, 3, model.device)
+    cache = FeatureCache(model, scenes.pool, 6)
+    with torch.no_grad():
+        direct, cached = (masks(model, batch, _CONFIG, c) for c in (None, cache))
+    for name, value in direct.items():
+        assert float(cached[name]) == pytest.approx(float(value), rel=2e-3), name
+    again = SceneSource(small_config, SceneConfig(size=64), 0, pool=6, folder=tmp_path)
+    assert torch.equal(again.batch(0, 4, 3, model.device).sam_pixels, batch.sam_pixels)
+
+
+_KILLED = """
+import sys, torch
+from pathlib import Path
+from sspsam.training.config import TrainConfig
+from sspsam.training.state import TrainState, save_state
+model = torch.nn.Linear(1500, 1500)
+optimizer = torch.optim.AdamW(model.parameters())
+state = TrainState(0, model, optimizer, {"weight": model.weight.detach().clone()})
+while True:
+    state.step += 1
+    with torch.no_grad():
+        model.weight.fill_(state.step)
+        state.ema["weight"].fill_(state.step)
+    save_state(state, TrainConfig(), Path(sys.argv[1]))
+    print(state.step, flush=True)
+"""
+
+
+def test_sigkill_while_saving_leaves_a_whole_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    for kill in range(3):
+        with subprocess.Popen(
+            [sys.executable, "-c", _KILLED, str(path)],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        ) as process:
+            assert process.stdout is not None
+            saved = [int(process.stdout.readline()) for _ in range(2)][-1]
+            time.sleep(0.004 * kill)  # somewhere inside the next save
+            process.send_signal(signal.SIGKILL)
+        content = torch.load(path, weights_only=True)
+        assert content["step"] >= saved
+        assert (content["model"]["weight"] == content["step"]).all()
+        assert (content["ema"]["weight"] == content["step"]).all()
+
+
+def test_a_failed_save_keeps_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = torch.nn.Linear(2, 2)
+    state = TrainState(1, model, torch.optim.AdamW(model.parameters()), {})
+    path = tmp_path / "checkpoint.pt"
+    save_state(state, TrainConfig(), path)
+    before = path.read_bytes()
+
+    def fail(*arguments: object) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(OSError, match="no space"):
+        save_state(state, TrainConfig(), path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_settings_that_cannot_work_name_their_flag() -> None:
+    for settings, told in (
+        ({"stage": "nothing"}, "--stage"),
+        ({"steps": 0}, "--steps"),
+        ({"cache_features": True, "pool": 5, "stage": "align"}, "align"),
+        ({"ema_decay": 1.0}, "--ema-decay"),
+        ({"precision": "float8"}, "--precision"),
+    ):
+        with pytest.raises(ConfigError, match=told):
+            TrainConfig(**settings)  # type: ignore[arg-type]
