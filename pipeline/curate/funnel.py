@@ -50,7 +50,12 @@ def print_funnel(manifest: dict[str, Any], console: Console) -> None:
             for reason, count in step[key].items()
         ]
         reasons += [f"{count:,} {what.replace('_', ' ')}" for what, count in step["changed_masks"].items()]
-        table.add_row(escape(step["stage"]), f"{step['images']:,}", f"{step['masks']:,}", "\n".join(reasons))
+        table.add_row(
+            escape("".join(one if one.isprintable() else " " for one in step["stage"])),
+            f"{step['images']:,}",
+            f"{step['masks']:,}",
+            "\n".join(reasons),
+        )
     for name, split in manifest["splits"].items():
         table.add_row(f"split {name}", f"{split['images']:,}", f"{split['masks']:,}", "")
     console.print(table)

@@ -1,0 +1,84 @@
+"""`sspsam stats OUTPUT`: counts, phrases, signals, coverage; or how another dataset differs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+
+from jobs.options import add_storage_options, storage_options
+from sspsam.errors import ConfigError, SSPSAMError
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="sspsam stats",
+        description="What is in an annotation dataset, or how another one differs from it.",
+    )
+    parser.add_argument("output", help="annotation dataset: folder or fsspec URL")
+    parser.add_argument(
+        "--compare", metavar="OTHER", help="another run of the same images, or ground truth (sspsam import)"
+    )
+    parser.add_argument(
+        "--top", type=int, default=20, metavar="N", help="phrases and changes listed (default: 20)"
+    )
+    parser.add_argument(
+        "--coverage-images",
+        type=int,
+        default=5000,
+        metavar="N",
+        help="images laid over for coverage (default: 5000)",
+    )
+    parser.add_argument("--memory-mb", type=int, default=1024, metavar="MIB", help="that DuckDB may hold")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_storage_options(parser)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = build_parser().parse_args(argv)
+    try:
+        for flag, value, least in (
+            ("--top", arguments.top, 1),
+            ("--coverage-images", arguments.coverage_images, 0),
+            ("--memory-mb", arguments.memory_mb, 64),
+        ):
+            if value < least:
+                raise ConfigError(f"{flag} {value}: at least {least}")
+        _print(arguments)
+    except SSPSAMError as error:
+        print(f"sspsam stats: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _print(arguments: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from pipeline.dataset import open_dataset
+    from pipeline.stats import compare, summarise
+    from pipeline.stats.render import print_comparison, print_summary
+
+    options = storage_options(arguments)
+    dataset = open_dataset(arguments.output, storage_options=options)
+    if arguments.compare:
+        other = open_dataset(arguments.compare, storage_options=options)
+        found = compare(dataset, other, top=arguments.top, memory_mb=arguments.memory_mb)
+    else:
+        found = summarise(
+            dataset,
+            top=arguments.top,
+            coverage_images=arguments.coverage_images,
+            memory_mb=arguments.memory_mb,
+        )
+    if arguments.json:
+        print(json.dumps(found, indent=2, ensure_ascii=False))
+    elif arguments.compare:
+        print_comparison(found, Console())
+    else:
+        print_summary(found, Console())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
