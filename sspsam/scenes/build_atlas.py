@@ -79,7 +79,7 @@ def noto_drawings(font_path: Path) -> dict[str, Image.Image]:
 
     font = TTFont(str(font_path))
     strike = font["CBDT"].strikeData[0]
-    drawings = {}
+    drawings: dict[str, Image.Image] = {}
     for point, glyph in font.getBestCmap().items():
         if glyph in strike and hasattr(strike[glyph], "imageData"):
             drawings[f"{point:x}"] = Image.open(io.BytesIO(strike[glyph].imageData))

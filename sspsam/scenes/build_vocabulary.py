@@ -14,6 +14,7 @@ import gzip
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 
@@ -54,7 +55,7 @@ def merges(counts: Counter[str], number: int) -> list[tuple[str, str]]:
     for _ in range(number):
         pairs: Counter[tuple[str, str]] = Counter()
         for symbols, count in words.items():
-            for pair in zip(symbols, symbols[1:], strict=False):
+            for pair in pairwise(symbols):
                 pairs[pair] += count
         if not pairs:
             break

@@ -297,28 +297,30 @@ def _absent(scene: Sequence[Thing], names: Sequence[str], atlas: Atlas, random: 
     if case < 0.2:
         return _relation(scene, random, want=False)
     if case < 0.35:
-        groups = {n: g for n, g in by_name(scene).items() if n in RECOLOURED}
-        if not groups:
-            return None
-        group = groups[random.choice(sorted(groups))]
-        free = [c for c in RECOLOURS if c not in {thing.sprite.colour for thing in group}]
-        if not free:
-            return None
-        noun = f"{random.choice(free)} {said(group[0].sprite, random)}"
-        return ScenePhrase(_determined(noun, random), "absent", (), ())
+        return _absent_colour(scene, random)
     here = {thing.sprite.name for thing in scene}
     sprite = _sprite_named(atlas, random.choice([n for n in names if n not in here]))
     if case < 0.45:
         category = random.choice(sprite.categories)
-        if any(category in thing.sprite.categories for thing in scene):
-            return None
-        return ScenePhrase(plural(category), "absent", (), ())
+        there = any(category in thing.sprite.categories for thing in scene)
+        return None if there else ScenePhrase(plural(category), "absent", (), ())
     noun = said(sprite, random)
     if sprite.name in RECOLOURED and random.random() < 0.4:
         noun = f"{random.choice(tuple(RECOLOURS))} {noun}"
     several = f"{_NUMBERS[random.randint(2, 3)]} {plural(noun)}"
     texts = (_determined(noun, random), _determined(noun, random), several)
     return ScenePhrase(random.choice(texts), "absent", (), ())
+
+
+def _absent_colour(scene: Sequence[Thing], random: Random) -> ScenePhrase | None:
+    """Something that is there, in a colour in which it is not."""
+    groups = {n: g for n, g in by_name(scene).items() if n in RECOLOURED}
+    if not groups:
+        return None
+    group = groups[random.choice(sorted(groups))]
+    free = [c for c in RECOLOURS if c not in {thing.sprite.colour for thing in group}]
+    noun = f"{random.choice(free)} {said(group[0].sprite, random)}"
+    return ScenePhrase(_determined(noun, random), "absent", (), ())
 
 
 def _sprite_named(atlas: Atlas, name: str) -> Sprite:

@@ -146,19 +146,19 @@ def _choose_places(
     batch, slots = scales.shape
     candidates = u.reshape(batch, slots, _CANDIDATES, 2)
     # Half the long side stays inside the picture, so that nothing is cut off beyond naming.
-    margin = (0.42 * scales)[:, :, None, None]
-    candidates = margin + candidates * (1 - 2 * margin)
+    margin = (np.float32(0.42) * scales)[:, :, None, None]
+    places = margin + candidates * (1 - 2 * margin)
     centres = np.zeros((batch, slots, 2), dtype=np.float32)
     rows = np.arange(batch)
     for k in range(slots):
         room = np.full((batch, _CANDIDATES), np.inf, dtype=np.float32)
         for j in range(k):
-            apart = np.abs(candidates[:, k] - centres[:, j, None]).max(-1)
+            apart = np.abs(places[:, k] - centres[:, j, None]).max(-1)
             apart = apart - 0.5 * (scales[:, k] + scales[:, j])[:, None]
-            room = np.where(present[:, j, None], np.minimum(room, apart), room)
+            room[:] = np.where(present[:, j, None], np.minimum(room, apart), room)
         # Room enough is enough: beyond it the first candidate wins, which keeps places varied.
         best = np.minimum(room, 0.02).argmax(axis=1)
-        centres[:, k] = candidates[rows, k, best]
+        centres[:, k] = places[rows, k, best]
     return centres
 
 

@@ -43,9 +43,7 @@ class Scene:
         return np.isin(self.labels, [slot + 1 for slot in phrase.targets])
 
 
-def scene(
-    index: int, split: str = "heldout", phrases: int = 8, config: SceneConfig | None = None
-) -> Scene:
+def scene(index: int, split: str = "heldout", phrases: int = 8, config: SceneConfig | None = None) -> Scene:
     """Scene `index` of a split; the same whenever it is asked for."""
     return next(scenes(split, index, 1, phrases, config))
 

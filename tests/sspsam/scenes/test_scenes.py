@@ -184,7 +184,7 @@ def _meaning(text: str, objects: list[Thing]) -> set[int]:
     chosen = [t for t in objects if _NOUNS[found["noun"]](t)]  # type: ignore[operator]
     if found["colour"]:
         chosen = [t for t in chosen if t.sprite.colour == found["colour"]]
-    number = _NUMBER.get(text.split()[0])
+    number = _NUMBER.get(text.split(maxsplit=1)[0])
     if number and chosen:
         assert len(chosen) == number, text
     if text.startswith("both") and chosen:

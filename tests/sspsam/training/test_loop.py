@@ -92,7 +92,7 @@ def test_checkpoints_of_other_settings_or_damaged_ones_are_refused(
     small_model: SSPSAM, small_scenes: SceneSource, tmp_path: Path
 ) -> None:
     _run(small_model, replace(_CONFIG, steps=2), small_scenes, tmp_path)
-    with pytest.raises(CheckpointError, match="learning_rate: 0.001 there, 0.5 here"):
+    with pytest.raises(CheckpointError, match=r"learning_rate: 0\.001 there, 0\.5 here"):
         _run(small_model, replace(_CONFIG, steps=2, learning_rate=0.5), small_scenes, tmp_path)
     path = tmp_path / "checkpoint.pt"
     path.write_bytes(path.read_bytes()[:5000])
