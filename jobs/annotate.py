@@ -36,7 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
             # Optional here, because --config may hold it; what is missing is said by name.
             parser.add_argument(name, nargs="?", metavar=name.upper(), **known)
         elif field.default is False:
-            parser.add_argument(flag(name), action=argparse.BooleanOptionalAction, **known)
+            parser.add_argument(flag(name), action="store_true", **known)
         elif "optional_value" in details:
             parser.add_argument(
                 flag(name),
@@ -46,8 +46,17 @@ def build_parser() -> argparse.ArgumentParser:
                 **known,
             )
         else:
-            parser.add_argument(flag(name), choices=details.get("choices"), **known)
+            shown = {"choices": details["choices"]} if "choices" in details else {"metavar": _metavar(name)}
+            parser.add_argument(flag(name), **shown, **known)
     return parser
+
+
+def _metavar(name: str) -> str:
+    """What stands for the flag's value in the help page."""
+    names = {"replicas": "MIN:MAX", "phrases": "SOURCE", "model": "SOURCE", "captions": "FILE"}
+    kinds = {"int": "N", "float": "X", "dict": "JSON"}
+    kind = str(option_fields()[name].type).partition(" ")[0].partition("[")[0]
+    return names.get(name) or kinds.get(kind) or name.rpartition("_")[2].upper()
 
 
 def options(argv: Sequence[str] | None = None) -> dict[str, Any]:

@@ -78,12 +78,15 @@ def connect() -> bool:
     return started
 
 
-def settle_context(dataset: ray.data.Dataset) -> ray.data.Dataset:
-    """Set what a chain of chunks needs of Ray Data, for this dataset alone."""
+def settle_context(dataset: ray.data.Dataset, stall_seconds: float) -> ray.data.Dataset:
+    """Set what a chain of chunks needs of Ray Data, for this dataset alone.
+
+    `stall_seconds`: it ends, and frees its replicas, when no block moves for so long.
+    """
     context = dataset.context
     # Every block is cut as soon as it holds something: one row, one chunk, and readers stream.
     context.target_max_block_size = 1
-    context.execution_no_progress_timeout_s = -1  # `rounds.watch` has --stall-timeout instead
+    context.execution_no_progress_timeout_s = stall_seconds
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     return dataset

@@ -90,7 +90,7 @@ class ComputeConfig:
     image_timeout: float = _option(
         120.0, "seconds allowed an image; a chunk that takes longer has its process restarted"
     )
-    stall_timeout: float = _option(1800.0, "seconds without any finished chunk after which the run gives up")
+    stall_timeout: float = _option(1800.0, "seconds without any progress after which the run gives up")
     start_timeout: float = _option(600.0, "seconds to wait for the cluster's CPUs and GPUs")
 
     def __post_init__(self) -> None:

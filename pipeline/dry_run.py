@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
 from pipeline.cluster import Allocation, allocate, connect, total_resources
-from pipeline.config import AnnotateConfig
+from pipeline.config import AnnotateConfig, flag
 from pipeline.prepare import Job, prepare
 from pipeline.reading import ShardTask, find_phrases, select_chunks
 from pipeline.sources import Chunk, Shard
+from pipeline.sources.storage import filesystem
 from pipeline.summary import duration
 from sspsam.errors import DataError
 
 _SHARDS_SHOWN = 10
+_THREADS = 16
 
 
 @dataclass(frozen=True)
@@ -25,6 +30,7 @@ class Estimate:
     """What to expect of a run.
 
     Args:
+        rows: of each shard; exact for Parquet and folders, None if unknown.
         images: about how many there are; None if the shards' sizes are not known.
         images_per_second: of one replica, in the steady state.
         seconds: of the whole run with `allocation`'s most replicas; None if `images` is.
@@ -33,6 +39,7 @@ class Estimate:
     """
 
     shards: tuple[Shard, ...]
+    rows: list[int | None]
     images: int | None
     images_per_second: float
     seconds: float | None
@@ -49,17 +56,17 @@ class Estimate:
 
     def print(self, console: Console | None = None) -> None:
         out = console or Console(highlight=False)
-        for shard in self.shards[:_SHARDS_SHOWN]:
-            size = f"{shard.size:,}" if shard.size is not None else "?"
-            unit = "images" if shard.format == "folder" else "bytes"
-            out.print(f"{shard.name}  {shard.format}  {size} {unit}  {shard.url}", markup=False)
+        for shard, count in zip(self.shards[:_SHARDS_SHOWN], self.rows, strict=False):
+            about = "about " if shard.format == "tar" else ""
+            rows = "? rows" if count is None else f"{about}{count:,} rows"
+            out.print(f"{shard.name}  {shard.format}  {rows}  {shard.url}", markup=False)
         if len(self.shards) > _SHARDS_SHOWN:
             out.print(f"... and {len(self.shards) - _SHARDS_SHOWN:,} more shards", markup=False)
         table = Table(title="dry run: nothing was written", show_header=False, title_justify="left")
         table.add_column(style="bold")
         table.add_column()
         table.add_row("shards", f"{len(self.shards):,}")
-        images = "unknown (sizes are not known)" if self.images is None else f"about {self.images:,}"
+        images = "unknown" if self.images is None else f"about {self.images:,}"
         table.add_row("images", images)
         table.add_row("phrases an image", f"{self.phrases_per_image:.1f}")
         table.add_row("one replica", f"{self.images_per_second:,.2f} images/s")
@@ -71,7 +78,8 @@ class Estimate:
             table.add_row("GPU-hours", f"{self.gpu_hours:.2f}")
         table.add_row("compute", self.allocation.describe())
         for name, value in sorted(self.options.items()):
-            table.add_row(f"--{name.replace('_', '-')}", str(value))
+            if value not in (None, False, [], "") and name not in ("input", "output", "dry_run"):
+                table.add_row(flag(name), str(value))
         out.print(table)
 
 
@@ -88,7 +96,7 @@ def dry_run(config: AnnotateConfig) -> Estimate:
     try:
         take = allocate(config.compute, total_resources, not local, print)
         factory = job.segmenter_for(take)
-        chunk, size = _first_chunk(job)
+        chunk = _first_chunk(job)
         timing = ray.remote(_time_chunk).options(
             num_cpus=take.cpus, num_gpus=take.gpus, memory=take.memory_bytes
         )
@@ -98,10 +106,12 @@ def dry_run(config: AnnotateConfig) -> Estimate:
         if local:
             ray.shutdown()
     rate = len(chunk.samples) / seconds
-    images = _count_images(job, len(chunk.samples), size)
+    rows = count_rows(job, _bytes_per_sample(chunk))
+    images = _in_scope(job, rows)
     whole = None if images is None else load + images / (rate * take.replicas[1])
     return Estimate(
         shards=tuple(job.shards),
+        rows=rows,
         images=images,
         images_per_second=rate,
         seconds=whole,
@@ -112,26 +122,54 @@ def dry_run(config: AnnotateConfig) -> Estimate:
     )
 
 
-def _first_chunk(job: Job) -> tuple[Chunk, int]:
-    """The first chunk with an image in it, and the bytes of its images."""
+def _first_chunk(job: Job) -> Chunk:
+    """The first chunk with an image in it."""
     config = job.config
     for shard in job.shards:
         task = ShardTask(shard, limit=config.source.limit)
         for chunk in select_chunks(task, job.reader, config.output.chunk_size, config.source.sample):
-            if size := sum(len(sample.image or b"") for sample in chunk.samples):
-                return chunk, size
+            if any(sample.image for sample in chunk.samples):
+                return chunk
     raise DataError(f"INPUT {config.source.input} holds no image that can be read")
 
 
-def _count_images(job: Job, samples: int, size: int) -> int | None:
-    """About how many images the run covers, by the shards' bytes over the first chunk's."""
+def count_rows(job: Job, bytes_per_sample: float) -> list[int | None]:
+    """Rows of each shard: exact for Parquet and folders, by its bytes for a tar, None if unknown."""
+
+    def count(shard: Shard) -> int | None:
+        if shard.format == "parquet":
+            fs, path = filesystem(shard.url, job.config.source.storage_options)
+            try:
+                with fs.open(path, "rb") as file:
+                    return int(pq.ParquetFile(file).metadata.num_rows)
+            except (OSError, pa.ArrowInvalid):  # the run reports it as an error row
+                return None
+        if shard.format == "folder" or shard.size is None:
+            return shard.size
+        return round(shard.size / bytes_per_sample)
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return list(pool.map(count, job.shards))
+
+
+def _bytes_per_sample(chunk: Chunk) -> float:
+    """Bytes of a tar that one sample takes, by where the chunk's last image ends in it."""
+    last = chunk.samples[-1].ref
+    end = (last.get("offset") or 0) + (last.get("length") or 0)
+    first = chunk.samples[0].index
+    if end and chunk.samples[-1].error is None:
+        return end / (chunk.samples[-1].index + 1)
+    size = sum(len(sample.image or b"") for sample in chunk.samples)
+    return max(1.0, size / max(1, chunk.samples[-1].index + 1 - first))
+
+
+def _in_scope(job: Job, rows: list[int | None]) -> int | None:
+    """About how many images the run covers, after --sample and --limit."""
     source = job.config.source
-    total = 0.0
-    for shard in job.shards:
-        if shard.size is None:
-            return source.limit
-        total += shard.size if shard.format == "folder" else shard.size / (size / samples)
-    images = round(total * source.sample)
+    known = [count for count in rows if count is not None]
+    if len(known) < len(rows):
+        return source.limit
+    images = round(sum(known) * source.sample)
     return images if source.limit is None else min(images, source.limit)
 
 

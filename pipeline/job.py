@@ -78,7 +78,7 @@ def receipts(
         .map_batches(Replica, fn_constructor_kwargs=replica, compute=take.actor_pool(), **model)
         .map_batches(Writer(store, run.run_metadata()), num_cpus=WRITE_CPUS, **each)
     )
-    return settle_context(chain)
+    return settle_context(chain, config.compute.stall_timeout)
 
 
 def annotate(

@@ -77,10 +77,12 @@ class Ledger:
     def started(self, replica: str) -> int:
         """A replica is about to load its model. Returns the starts since anything was finished."""
         self._fruitless_starts += 1
+        self._entries[_loading(replica)] = _Entry(0, replica, time.time())
         return self._fruitless_starts
 
     def begin(self, key: str, size: int, worker: str) -> Plan:
         """Enter the work `key` of `size` samples; what was open under it counts as a death."""
+        self._entries.pop(_loading(worker), None)
         entry = self._entries.setdefault(key, _Entry(size, worker, time.time()))
         if entry.open is not None:
             entry.deaths[entry.open] += 1
@@ -113,6 +115,10 @@ class Ledger:
     def deaths(self) -> int:
         """Processes that died while they worked, in this run."""
         return self._deaths
+
+
+def _loading(replica: str) -> str:
+    return f"load the model ({replica})"
 
 
 class LedgerClient(Protocol):

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     import ray.data
 
 _TICK_SECONDS = 1.0
+#: Ray Data gives a stalled chain up by itself; if not even that happens, so much later we do.
+_GRACE_SECONDS = 120.0
 _VERIFY_THREADS = 8
 _NAMED_STRAGGLERS = 5
 
@@ -35,7 +37,7 @@ Plan = Callable[[Survey], tuple[list[ShardTask], dict[str, int]]]
 
 
 class StallError(DataError):
-    """Nothing was finished for too long; the message names what was under way."""
+    """Nothing moved for too long; the message names what was under way."""
 
     kind = "stalled"
 
@@ -191,9 +193,11 @@ def watch(dataset: ray.data.Dataset, ledger: RemoteLedger, stall_seconds: float)
     """The receipts of a running chain as they come; None every second that none does.
 
     Raises:
-        StallError: none came for `stall_seconds`.
+        StallError: nothing moved for `stall_seconds`.
         Exception: whatever ended the chain.
     """
+    from ray.data.exceptions import ExecutionTimeoutError
+
     results: queue.Queue[Receipt | BaseException | None] = queue.Queue()
 
     def consume() -> None:
@@ -213,13 +217,15 @@ def watch(dataset: ray.data.Dataset, ledger: RemoteLedger, stall_seconds: float)
         try:
             result = results.get(timeout=_TICK_SECONDS)
         except queue.Empty:
-            if time.monotonic() - heard > stall_seconds:
+            if time.monotonic() - heard > stall_seconds + _GRACE_SECONDS:
                 raise StallError(_stragglers(ledger, stall_seconds)) from None
             yield None
             continue
         heard = time.monotonic()
         if result is None:
             return
+        if isinstance(result, ExecutionTimeoutError):
+            raise StallError(_stragglers(ledger, stall_seconds)) from result
         if isinstance(result, BaseException):
             raise result
         yield result
@@ -233,18 +239,22 @@ def _stragglers(ledger: RemoteLedger, stall_seconds: float) -> str:
         rows = [{"key": f"unknown ({error})", "worker": "unknown", "seconds": 0.0}]
     named = "; ".join(f"{r['key']} on {r['worker']} for {r['seconds']:.0f} s" for r in rows)
     return (
-        f"nothing was finished for {stall_seconds:.0f} s. Under way: {named or 'nothing'}. If the "
+        f"nothing moved for {stall_seconds:.0f} s. Under way: {named or 'nothing'}. If the "
         "cluster was waiting for nodes, raise --stall-timeout; the same command resumes"
     )
 
 
 def _cause(error: BaseException) -> str:
-    """The innermost error of Ray's wrappers, on one line."""
-    while True:
-        inner = getattr(error, "cause", None) or error.__cause__
-        if not isinstance(inner, BaseException) or inner is error:
-            break
-        error = inner
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = lines[-1] if type(error).__module__.startswith("ray") and lines else " ".join(lines)
-    return f"{type(error).__name__}: {text[:800]}"
+    """The innermost error of Ray's wrappers that says something, on one line."""
+    said = error
+    inner: BaseException | None = error
+    seen: set[int] = set()
+    while isinstance(inner, BaseException) and id(inner) not in seen:
+        seen.add(id(inner))
+        if str(inner).strip():
+            said = inner
+        inner = getattr(inner, "cause", None) or inner.__cause__ or inner.__context__
+    lines = [line.strip() for line in str(said).splitlines() if line.strip()] or ["no message"]
+    # Ray's own errors carry a traceback as text, whose last line is what was raised.
+    ours = not type(said).__module__.startswith("ray")
+    return f"{type(said).__name__}: {' '.join(lines)[:800]}" if ours else lines[-1][:800]

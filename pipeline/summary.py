@@ -93,8 +93,9 @@ class RunSummary:
         table.add_row("phrases", f"{self.phrases:,}")
         table.add_row("masks", f"{self.masks:,}")
         table.add_row("computed now", f"{self.computed:,} images in {duration(self.seconds)}")
-        table.add_row("speed", f"{self.images_per_second:,.2f} images/s")
-        table.add_row("start-up", duration(self.start_seconds))
+        if self.computed:
+            table.add_row("speed", f"{self.images_per_second:,.2f} images/s")
+            table.add_row("start-up", duration(self.start_seconds))
         if self.deaths:
             table.add_row("processes lost", f"{self.deaths:,}")
         accounted = "every image is accounted for" if self.complete else "INCOMPLETE"
