@@ -16,6 +16,8 @@ _BREAK = re.compile(
     r"""
     https?://\S+ | www\.\S+                                           # URLs
     | [#@][\w-]+                                                      # hashtags, mentions
+    | \bFile:[^|]*?\.\w{3,4}\b                                          # wiki file names
+    | \b(?:photo(?:graph)?|image|picture)s?\s(?:by|credit|courtesy)\b[^.,|]*
     | \S+\.(?:jpe?g|png|webp|gif|bmp|tiff?|svg|eps|psd|heic|mp4|avi|mov)\b   # file names
     | \b(?:IMG|DSC[NF]?|DCIM|PICT|P|MVI|PXL|GOPR|SAM)[-_]?\d{3,}\w*          # camera file names
     | \b\d{2,5}\s?[x×]\s?\d{2,5}(?:\s?(?:px|pixels))?\b                      # sizes
@@ -32,6 +34,12 @@ _DEPICTION = re.compile(
     (?:{_IMAGE_WORD}|close\sup)(?:\s(?:shot|view|photo|image|picture|drawing)s?)?\s
     (?:of|showing|depicting|featuring)\s""",
     re.VERBOSE | re.IGNORECASE,
+)
+#: "isolated on a white background", "for sale".
+_BACKDROP = re.compile(
+    r",?\s(?:isolated\s)?(?:(?:on|over|against|with)\s(?:an?\s|the\s)?"
+    r"(?:\w+\s)?(?:\w+\s)?background|for\ssale|in\sstock)[\s.!]*$|,?\sisolated[\s.!]*$",
+    re.IGNORECASE,
 )
 _NOISE_TAIL = re.compile(r",\s*([\w .-]+)$")
 _WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
@@ -64,6 +72,8 @@ def _trim(caption: str, start: int, end: int) -> tuple[int, int]:
         end = tail.start()
     if match := _DEPICTION.match(caption[start:end]):
         start += match.end()
+    if match := _BACKDROP.search(caption[start:end]):
+        end = start + match.start()
     words = list(re.finditer(r"\S+", caption[start:end]))
     first, last = 0, len(words)
     while first < last and words[first].group().lower() in ("download", "free", "stock", "buy"):
@@ -84,7 +94,9 @@ def _is_trailing_noise(words: list[str]) -> bool:
     word, before = words[-1].strip(".,!"), words[-2]
     if word in ("wallpaper", "wallpapers", "clipart", "stock", "hd", "4k"):
         return before not in ENGLISH
-    return word in ("photo", "photos", "image", "images", "vector") and before in NOISE
+    if word in ("vector", "vectors"):
+        return before not in ("a", "the", "of")
+    return word in ("photo", "photos", "image", "images") and before in NOISE
 
 
 def _is_english(text: str) -> bool:

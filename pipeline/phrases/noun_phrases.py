@@ -14,7 +14,15 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from pipeline.phrases.cleaning import for_parser, segments
-from pipeline.phrases.words import ABSTRACT, DEPICTIONS, PLACES, QUANTITIES, STATES
+from pipeline.phrases.words import (
+    ABSTRACT,
+    DEPICTIONS,
+    DIRECTIONS,
+    GAMES,
+    PLACES,
+    QUANTITIES,
+    STATES,
+)
 from sspsam.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -104,28 +112,92 @@ def _parser() -> Language:
 
 def _spans(doc: Doc) -> Iterator[tuple[int, int]]:
     """Spans of the phrases of one parsed text, in characters."""
-    verbs = [token.i for token in doc if _is_disguised_verb(token)]
+    verbs = {token.i for token in doc if _is_disguised_verb(token)}
+    cuts = sorted(verbs | {cut for token in doc for cut in _list_cuts(token)})
+    found = False
     for token in doc:
         if token.i in verbs:
-            token = token.nbor(-1)  # "a suitcase waits": the suitcase, not the waits  # noqa: PLW2901
-        elif not _is_thing(token):
+            head = token.nbor(-1)  # "a suitcase waits": the suitcase, not the waits
+        elif _is_thing(token):
+            head = token
+        else:
             continue
-        left = _left(token)
-        right = _right(token)
-        right = min([right, *(verb - 1 for verb in verbs if verb > token.i)])
-        while right > token.i and (doc[right].is_punct or doc[right].dep_ in ("cc", "mark")):
+        left, right = _left(head), _right(head)
+        right = min([right, *(cut - 1 for cut in cuts if cut > head.i)])
+        while right > head.i and (doc[right].is_punct or doc[right].dep_ in ("cc", "mark")):
             right -= 1
-        start, end = doc[left].idx, doc[right].idx + len(doc[right])
-        if _LETTERS.search(doc.text[start:end]):
-            yield start, end
+        right = _with_place(doc, right)
+        span = doc[left].idx, doc[right].idx + len(doc[right])
+        if _LETTERS.search(doc.text[slice(*span)]):
+            found = True
+            yield span
+    if not found and any(map(_may_be_thing, doc)) and not any(map(_is_of_sentence, doc)):
+        yield 0, len(doc.text.rstrip(" .,!?"))  # "a red rose", parsed as if something rose
 
 
 def _is_disguised_verb(token: Token) -> bool:
-    """A verb taken for a plural noun: "a zebra drinks", where the article gives it away."""
-    if token.tag_ not in ("NNS", "NNPS") or not token.i or token.nbor(-1).dep_ != "compound":
+    """A verb taken for a noun: "a zebra drinks", where the article gives it away."""
+    if not token.i or token.nbor(-1).dep_ != "compound":
         return False
-    group = [*token.lefts, *token.nbor(-1).lefts]
-    return any(word.lower_ in ("a", "an") for word in group)
+    if token.tag_ in ("NNS", "NNPS"):
+        group = [*token.lefts, *token.nbor(-1).lefts]
+        return any(word.lower_ in ("a", "an") for word in group)
+    return token.lower_ in ("standing", "sitting", "riding", "walking", "looking", "wearing")
+
+
+def _list_cuts(token: Token) -> Iterator[int]:
+    """Where phrases end in a list that the parser hung on a modifier's noun.
+
+    In "a ball below a chair, two keys and a star" the ball is below the chair alone.
+    """
+    if token.dep_ != "pobj":
+        return
+    parts = [word for word in token.children if word.dep_ in ("conj", "appos")]
+    breaks = [w for w in token.rights if w.dep_ == "cc" or w.lower_ == ","]
+    relation = token.head
+    if not parts or not breaks or relation.lower_ in ("with", "between", "among"):
+        return
+    place = _singular(token) in PLACES
+    if relation.lower_ == "of":
+        if relation.head.lower_ not in PLACES:
+            # "two slices of cake and the guitar"
+            if not _is_determined(token) and _is_determined(parts[0]):
+                yield breaks[0].i
+            return
+        relation = relation.head
+    has_comma = any(word.lower_ == "," for word in breaks)
+    if place or relation.lower_ in DIRECTIONS or (has_comma and _ends_with_and(token)):
+        yield breaks[0].i
+
+
+def _ends_with_and(token: Token) -> bool:
+    """Whether a list of nouns hangs on the token: "a chair, two keys and a star"."""
+    while True:
+        parts = [word for word in token.rights if word.dep_ in ("conj", "appos")]
+        if any(word.dep_ == "cc" for word in token.rights):
+            return True
+        if not parts:
+            return False
+        token = parts[0]
+
+
+def _with_place(doc: Doc, right: int) -> int:
+    """The phrase's end with a place that the parser gave to the verb: "here is a boat at the top"."""
+    if right + 1 >= len(doc) or doc[right + 1].lower_ not in ("in", "on", "at"):
+        return right
+    place = next((word for word in doc[right + 1].rights if word.dep_ == "pobj"), None)
+    if place is None or _singular(place) not in PLACES or place.lower_ in ("place", "location"):
+        return right
+    return right if any(word.lower_ == "of" for word in place.rights) else int(place.i)
+
+
+def _is_of_sentence(token: Token) -> bool:
+    return token.dep_ in ("aux", "auxpass", "expl", "csubj", "ccomp")
+
+
+def _may_be_thing(token: Token) -> bool:
+    word = _singular(token)
+    return token.pos_ in ("NOUN", "PROPN", "VERB") and word not in ABSTRACT | PLACES | DEPICTIONS
 
 
 def _is_thing(token: Token) -> bool:
@@ -133,14 +205,27 @@ def _is_thing(token: Token) -> bool:
     word = _singular(token)
     of_noun = _noun_after_of(token)
     if of_noun is not None and word in QUANTITIES and token.dep_ not in ("det", "predet"):
-        return not _is_excluded(of_noun)
+        return of_noun.pos_ != "PRON" and not _is_excluded(of_noun)
+    if token.lower_ == "orange" and token.dep_ in ("conj", "appos", "dobj", "pobj", "attr"):
+        return True
     if token.pos_ not in ("NOUN", "PROPN") or token.dep_ in _INNER or _is_excluded(token):
         return False
     if token.dep_ == "poss":
         return _is_determined(token) or token.pos_ == "PROPN"
     if token.dep_ == "pobj" and token.head.lower_ == "of":
         return _is_own_after_of(token, token.head.head)
-    return True
+    return not _is_out_of_picture(token, word)
+
+
+def _is_out_of_picture(token: Token, word: str) -> bool:
+    """Nouns of idioms: "plays tennis", "takes a picture", "poses for a photo", "at the camera"."""
+    head = token.head.lower_
+    if token.dep_ == "dobj":
+        plays = head.startswith("play") and word in GAMES
+        return plays or (word in DEPICTIONS and head.startswith(("tak", "snap")))
+    if token.dep_ == "pobj":
+        return word in DEPICTIONS or (word == "camera" and head in ("at", "for", "toward"))
+    return False
 
 
 def _is_own_after_of(token: Token, whole: Token) -> bool:
@@ -181,7 +266,11 @@ def _singular(token: Token) -> str:
 
 
 def _left(token: Token) -> int:
-    edges = [child.left_edge.i for child in token.lefts if child.dep_ in _LEFT]
+    edges = [
+        child.left_edge.i
+        for child in token.lefts
+        if child.dep_ in _LEFT or (child.lower_ == "both" and token.tag_ == "NNS")
+    ]
     return min([token.i, *edges])
 
 
@@ -191,11 +280,16 @@ def _right(token: Token) -> int:
     if token.dep_ == "poss":
         return right
     last = None
+    after_comma = False
     for child in token.rights:
-        if child.dep_ in _RIGHT:
+        if child.lower_ == ",":
+            after_comma = True
+        elif child.dep_ in _RIGHT:
+            if after_comma and child.dep_ not in ("acl", "relcl"):
+                break
             right = max(right, child.right_edge.i)
             last = child
-        elif child.dep_ == "appos" and last is not None and last.lower_ in ("with", "of"):
+        elif child.dep_ == "appos" and last is not None and last.lower_ == "with":
             # "a bathroom with a toilet, a sink and a bathtub": the list belongs to "with"
             if any(word.dep_ == "cc" for word in child.children):
                 right = max(right, child.right_edge.i)

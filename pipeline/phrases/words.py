@@ -12,7 +12,7 @@ def _words(text: str) -> frozenset[str]:
 #: Nouns that name a place relative to something, and no thing: "the left", "the background".
 PLACES: Final = _words(
     "left right top bottom middle center centre background foreground front back rear side corner "
-    "edge end distance inside outside area part way direction midst midair vicinity position "
+    "edge end distance inside outside area part direction midst midair vicinity position "
     "place location upper lower vertical horizontal interior exterior surface north south east west"
 )
 
@@ -23,6 +23,7 @@ ABSTRACT: Final = _words(
     "winter spring autumn season weekend holiday trick nap look action motion use order work fun "
     "display sale flight move turn half quarter air wind breeze height width length weight depth "
     "speed amount price view shot idea fact reason purpose preparation conversation "
+    "way standing sitting riding walking looking "
     "celebration competition race game event life love happiness joy beauty detail shape form "
     "pattern other another one thing something anything everything nothing someone anyone everyone "
     "nobody lot bit ml cl l g kg lb oz mm cm km m ft inch px mp gb pcs x vs etc"
@@ -50,8 +51,18 @@ NOISE: Final = _words(
     "wallpapers hd uhd 4k 8k getty gettyimages shutterstock istock istockphoto alamy dreamstime "
     "depositphotos adobe clipart png jpg jpeg psd svg eps pictures picture pic pics photography "
     "pinterest flickr instagram facebook etsy ebay amazon amazon.com buy online shop sale new best "
-    "price resolution high quality full premium print prints credit copyright by com"
+    "unsplash wikipedia wikimedia commons price resolution "
+    "high quality full premium print prints credit copyright by com"
 )
+
+#: Played, but not drawn: no things when somebody plays them.
+GAMES: Final = _words(
+    "tennis baseball soccer football basketball golf hockey cricket volleyball rugby badminton "
+    "polo chess sports sport music"
+)
+
+#: Relations with one thing on the other side: in a list, what follows that thing is not part of it.
+DIRECTIONS: Final = _words("above below under beneath underneath left right over")
 
 #: Participles that, without an auxiliary, say how a thing is, although they look like the past.
 STATES: Final = _words(
