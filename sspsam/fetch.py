@@ -34,7 +34,7 @@ EXTRAS = {
 _ATTEMPTS = 4
 _FIRST_PAUSE_S = 0.5
 # What a store says about one version of an object; the first that it has are used.
-_VERSION_KEYS = ("ETag", "etag", "md5Hash", "LastModified", "mtime", "last_commit", "created", "mtag")
+_VERSION_KEYS = ("ETag", "etag", "md5Hash", "LastModified", "mtime", "blob_id", "created")
 
 
 def cache_folder() -> Path:
