@@ -14,27 +14,10 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from sspsam.labels import LabelSheet, font_for, shortened, text_size
 from sspsam.masks import Mask
+from sspsam.palette import PALETTE, Colour
 
 if TYPE_CHECKING:
     from sspsam.segmenter import PhraseMaps
-
-Colour: TypeAlias = "tuple[int, int, int]"
-
-#: Mask colours in the order of the phrases; told apart on most photos and by most eyes.
-PALETTE: tuple[Colour, ...] = (
-    (255, 82, 82),
-    (41, 182, 246),
-    (255, 202, 40),
-    (102, 187, 106),
-    (186, 104, 255),
-    (255, 138, 36),
-    (38, 208, 190),
-    (240, 98, 176),
-    (158, 190, 30),
-    (92, 120, 255),
-    (200, 150, 110),
-    (120, 220, 255),
-)
 
 #: Images whose long side is shorter are enlarged by a whole factor, so that labels can be read.
 _SMALLEST_CANVAS = 512
