@@ -33,8 +33,8 @@ from pipeline.view.query import MEASURES, Query, count_hits, find_hits, histogra
 from pipeline.view.reviews import Reviews, Verdict
 from pipeline.view.rows import Rows, card
 from pipeline.view.security import Guard
-from sspsam.drawing import PALETTE
 from sspsam.errors import ConfigError, DataError, SSPSAMError
+from sspsam.palette import PALETTE
 
 STATIC = Path(__file__).parent / "static"
 MAX_BODY = 2**20  # bytes of a POST
@@ -158,6 +158,7 @@ def serve(config: ViewConfig, announce: Callable[[str], None]) -> None:
             f"cannot listen on {config.host} port {config.port} ({error.strerror}): "
             "choose another --port (0 takes a free one) or --host"
         ) from error
+    listener.listen()  # so that whoever reads the URL is answered once the server runs
     name = f"[{config.host}]" if ":" in config.host else config.host
     secret = f"?token={config.token}" if config.token else ""
     announce(f"http://{name}:{listener.getsockname()[1]}/{secret}")
