@@ -73,6 +73,11 @@ def encode(mask: np.ndarray) -> dict[str, Any]:
 
 def _stated_sizes(sizes: pa.Array) -> np.ndarray:
     """(N, 2) int64 of the list column `size`; -1 where it is not two numbers."""
+    flat = sizes.flatten()
+    if len(flat) == 2 * len(sizes) and not sizes.null_count and not flat.null_count:
+        lengths = sizes.value_lengths() if not pa.types.is_fixed_size_list(sizes.type) else None
+        if lengths is None or np.all(np.asarray(lengths) == 2):
+            return np.asarray(flat, dtype=np.int64).reshape(-1, 2)
     stated = np.full((len(sizes), 2), -1, dtype=np.int64)
     for row, pair in enumerate(sizes.to_pylist()):
         if pair is not None and len(pair) == 2 and None not in pair:

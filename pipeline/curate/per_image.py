@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -44,7 +45,7 @@ class Judge:
             _apply_verdicts(batch, self.config, self.verdicts)
         _decide_targets(batch, self.config)
         _check_segmentations(batch)
-        for predicate, of_image in self.predicates():
+        for predicate, of_image in self.predicates:
             stage = f"where {predicate.expression}"
             if of_image:
                 batch.drop_rows(stage, ~predicate(batch.rows), "predicate_false")
@@ -57,6 +58,7 @@ class Judge:
             batch.drop_rows("empty images", kept == 0, "no_phrase_left")
         return batch
 
+    @cached_property
     def predicates(self) -> list[tuple[Predicate, bool]]:
         """Each `where` and whether it is about the image alone. Raises ConfigError."""
         of_image = set(open_batch(self.schema.empty_table()).rows.schema.names)
@@ -151,13 +153,16 @@ def _merge_masks(batch: Batch, threshold: float) -> None:
     starts = np.flatnonzero(np.diff(batch.row_of[at], prepend=-1))
     scores = np.asarray(batch.masks["score"].fill_null(-1.0))
     phrases = batch.masks["phrase"]
+    rles = dict(
+        zip(at.tolist(), coco_rles(one_array(batch.masks["segmentation"].take(pa.array(at)))), strict=True)
+    )
     merged = np.zeros(len(batch.live_masks), dtype=bool)
     for group in np.split(at, starts[1:]):
         if len(group) < 2:
             continue
         members = group[np.lexsort((group, -scores[group], ~batch.accepted_masks[group]))]
-        rles = coco_rles(one_array(batch.masks["segmentation"].take(pa.array(members))))
-        overlap = np.asarray(coco_mask.iou(rles, rles, [0] * len(rles))) >= threshold
+        masks = [rles[member] for member in members.tolist()]
+        overlap = np.asarray(coco_mask.iou(masks, masks, [0] * len(masks))) >= threshold
         for best in range(len(members)):
             if merged[members[best]]:
                 continue

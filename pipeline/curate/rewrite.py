@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pycocotools import mask as coco_mask
 
 from pipeline.curate.batch import one_array
@@ -34,7 +35,7 @@ def rewrite(
     """
     annotations = one_array(table["annotations"])
     flat = annotations.flatten()
-    counts = np.array([len(one) if one is not None else 0 for one in annotations], dtype=np.int64)
+    counts = np.asarray(pc.fill_null(pc.list_value_length(annotations), 0), dtype=np.int64)
     starts = np.cumsum(counts) - counts
     of_row = np.asarray(masks["row"])
     kept = flat.take(pa.array(starts[of_row] + np.asarray(masks["mask"]), pa.int64()))

@@ -78,7 +78,7 @@ def curate(
     dataset = open_dataset(source, storage_options=storage_options)
     verdicts = _verdicts(dataset) if config.reviews != "ignore" else {}
     judge = Judge(config, dataset.schema, verdicts)
-    judge.predicates()
+    _ = judge.predicates  # a wrong one is said before anything is written
     output = Destination(str(destination), MANIFEST, dict(storage_options or {}))
     output.begin(overwrite=overwrite, sources=[source])
     units = plan_units(dataset)
