@@ -1,7 +1,8 @@
-"""`sspsam train OUTPUT`: train SSP-SAM on generated scenes, resumable at any moment.
+"""`sspsam train OUTPUT`: train SSP-SAM on generated scenes or, with --data, on labelled images.
 
 The same command again goes on where it was stopped or killed. OUTPUT receives one folder a stage
 (checkpoint.pt, validation/*.png, model/), TensorBoard events, and the finished model in `model/`.
+With --workers, that many processes train together through Ray Train, on one machine or a cluster.
 """
 
 from __future__ import annotations
@@ -13,16 +14,19 @@ import time
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sspsam.errors import SSPSAMError
+from sspsam.errors import ConfigError, SSPSAMError
 from sspsam.training.config import TrainConfig
 from sspsam.training.recipes import RECIPES
+
+if TYPE_CHECKING:
+    from sspsam.training.data import Data
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="sspsam train", description=__doc__.split("\n")[0])
-    parser.add_argument("output", type=Path, help="folder of the run; an existing run is resumed")
+    parser.add_argument("output", help="folder of the run; an existing run is resumed")
     parser.add_argument(
         "--recipe", choices=sorted(RECIPES), help="all stages of a schedule; flags below override it"
     )
@@ -30,6 +34,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--preset", default="tiny", help="layout of random weights (default: tiny)")
     parser.add_argument("--device", default="auto", help="cpu, cuda, mps or auto (default)")
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's choice)")
+    _add_data(parser)
+    _add_workers(parser)
     group = parser.add_argument_group("a stage")
     for item in fields(TrainConfig):
         flag = "--" + item.name.replace("_", "-")
@@ -41,6 +47,40 @@ def build_parser() -> argparse.ArgumentParser:
         else:
             group.add_argument(flag, type=type(item.default), help=told)
     return parser
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    from sspsam.data import FORMATS
+
+    group = parser.add_argument_group("labelled images, instead of scenes")
+    group.add_argument("--data", help="benchmark, or OUTPUT of annotate, curate or import")
+    group.add_argument("--format", choices=list(FORMATS), help="by default found from the files")
+    group.add_argument("--split", help="to train on (default: train; all where there are no splits)")
+    group.add_argument("--validation-split", help="of the same data (default: every 20th image)")
+    group.add_argument("--images-at", metavar="URL", help="folder or URL of the benchmark's images")
+    group.add_argument("--split-by", help="REFER's maker of the split: unc, umd, google, berkeley")
+    group.add_argument("--limit", type=int, help="records to train on at most")
+    group.add_argument("--flip", type=float, default=0.5, help="chance of mirroring (default: 0.5)")
+    group.add_argument(
+        "--translate",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="place the picture anywhere in CLIP's square, as published",
+    )
+    group.add_argument(
+        "--features", metavar="URL", help="where --cache-features keeps them (default: OUTPUT/features)"
+    )
+    group.add_argument("--storage-options", default="{}", metavar="JSON", help="options of fsspec")
+
+
+def _add_workers(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("several processes, through Ray Train")
+    group.add_argument("--workers", type=int, default=0, help="processes; 0 trains in this one")
+    group.add_argument("--gpus-per-worker", type=float, help="default: 1 if the cluster has any")
+    group.add_argument("--cpus-per-worker", type=float, default=1.0, help="CPU cores a worker")
+    group.add_argument(
+        "--max-failures", type=int, default=100, help="lost workers after which the run gives up"
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -55,27 +95,66 @@ def main(argv: Sequence[str] | None = None) -> int:
             stages = tuple(replace(stage, **chosen) for stage in RECIPES[options.recipe])
         else:
             stages = (TrainConfig(**chosen),)
-        return _run(options, stages)
+        data = _data(options)
+        if options.workers:
+            return _run_workers(options, stages, data)
+        return _run(options, stages, data)
     except SSPSAMError as error:
         print(f"sspsam train: {error}", file=sys.stderr)
         return 1
 
 
-def _run(options: argparse.Namespace, stages: tuple[TrainConfig, ...]) -> int:
+def _data(options: argparse.Namespace) -> Data:
+    """What the flags say to train on. Raises ConfigError and DataError."""
+    from jobs.options import storage_options
+    from sspsam.data import DataConfig, find_format
+    from sspsam.training.data import RecordData, SceneData
+    from sspsam.training.records import RecordOptions
+
+    if options.data is None:
+        return SceneData(options.output)
+    stores = storage_options(options)
+    form = options.format or find_format(options.data, stores)
+    unsplit = form == "annotations" and not _has_splits(options.data, stores)
+    return RecordData(
+        data=DataConfig(
+            dataset=options.data,
+            format=form,
+            split=options.split or ("all" if unsplit else "train"),
+            images=options.images_at,
+            split_by=options.split_by,
+            limit=options.limit,
+            storage_options=stores,
+        ),
+        validation_split=options.validation_split,
+        options=RecordOptions(flip=options.flip, translate=options.translate),
+    )
+
+
+def _has_splits(dataset: str, stores: dict[str, Any]) -> bool:
+    from sspsam.data.files import exists, join
+
+    return exists(join(dataset, "_curation.json"), stores)
+
+
+def _run(options: argparse.Namespace, stages: tuple[TrainConfig, ...], data: Data) -> int:
+    """Train in this process."""
     import torch
 
     from sspsam.training.recipes import run_stages
 
     if options.threads:
         torch.set_num_threads(options.threads)
+    data = _with_features(options, stages, data)
     asked: list[int] = []
     previous = signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
     started = time.monotonic()
-    writer = _writer(options.output)
+    writer = _writer(Path(options.output))
     try:
         measures = run_stages(
             stages,
-            options.output,
+            Path(options.output),
+            data=data,
             preset=options.preset,
             source=options.source,
             device=_device(options.device),
@@ -90,9 +169,52 @@ def _run(options: argparse.Namespace, stages: tuple[TrainConfig, ...]) -> int:
     if asked:
         print("sspsam train: stopped after a checkpoint; the same command goes on from there")
         return 143
+    return _finished(options, measures, started)
+
+
+def _run_workers(options: argparse.Namespace, stages: tuple[TrainConfig, ...], data: Data) -> int:
+    """Train through Ray Train."""
+    from pipeline.train import WorkerConfig, train_stages
+
+    started = time.monotonic()
+    measures = train_stages(
+        stages,
+        options.output,
+        data=_with_features(options, stages, data),
+        preset=options.preset,
+        source=options.source,
+        workers=WorkerConfig(
+            workers=options.workers,
+            gpus_per_worker=options.gpus_per_worker,
+            cpus_per_worker=options.cpus_per_worker,
+            max_failures=options.max_failures,
+            threads=options.threads,
+        ),
+        say=lambda line: print(line, flush=True),
+    )
+    return _finished(options, measures, started)
+
+
+def _with_features(options: argparse.Namespace, stages: tuple[TrainConfig, ...], data: Data) -> Data:
+    """The data with the towers' outputs cached, if the flags ask for it."""
+    from sspsam.training.data import RecordData
+
+    wanted = any(stage.cache_features for stage in stages)
+    if not isinstance(data, RecordData) or not (wanted or options.features):
+        return data
+    from pipeline.cache_features import cache_features
+
+    if not options.source:
+        raise ConfigError("--cache-features: give the model whose image towers they are of, by --from")
+    url = options.features or f"{options.output.rstrip('/')}/features"
+    cache_features(data, options.source, url)
+    return replace(data, features=url)
+
+
+def _finished(options: argparse.Namespace, measures: dict[str, float], started: float) -> int:
     told = ", ".join(f"{name} {value:.3f}" for name, value in measures.items())
     print(f"trained in {(time.monotonic() - started) / 60:.1f} min: {told}")
-    print(f"model: {options.output / 'model'}")
+    print(f"model: {options.output.rstrip('/')}/model")
     return 0
 
 

@@ -13,14 +13,12 @@ from pipeline.config import (
     OutputConfig,
     PhraseConfig,
 )
-from sspsam.data import DataConfig
+from sspsam.data import UPRIGHT_FORMATS, DataConfig
 from sspsam.errors import ConfigError
 from sspsam.evaluation import PROTOCOLS, TASKS
 
 #: The metrics that a format's own papers report; of other formats the records decide.
 FORMAT_TASKS: Final = {"refer": "res", "grefcoco": "gres", "phrasecut": "phrasecut"}
-#: Formats whose masks belong to the image as shown, EXIF orientation applied: our own.
-UPRIGHT_FORMATS: Final = ("annotations", "scenes")
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,9 @@ FORMATS: dict[str, Callable[[DataConfig], Iterator[Record]]] = {
     "scenes": read_scenes,
 }
 
+#: Formats whose masks belong to the image as shown, EXIF orientation applied: our own.
+UPRIGHT_FORMATS = ("annotations", "scenes")
+
 
 def read_records(config: DataConfig) -> Iterator[Record]:
     """The records of a benchmark in the order of its files, `config.limit` of them at most.
@@ -70,6 +73,7 @@ def find_format(dataset: str, storage_options: dict[str, Any] | None = None) -> 
 
 __all__ = [
     "FORMATS",
+    "UPRIGHT_FORMATS",
     "DataConfig",
     "ImageRef",
     "Record",

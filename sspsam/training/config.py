@@ -30,6 +30,8 @@ class TrainConfig:
 
     stage: str = _option("masks", f"what trains, and on what: {', '.join(STAGES)}")
     steps: int = _option(1000, "optimiser steps")
+    epochs: int = _option(0, "passes over --data; replaces --steps if > 0")
+    warmup_epochs: int = _option(0, "with --epochs, replaces --warmup, passes")
     images: int = _option(16, "images a step and process")
     phrases: int = _option(6, "phrases an image (prompts in stage points)")
     accumulate: int = _option(1, "micro-batches of IMAGES images a step")

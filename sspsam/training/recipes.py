@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 
 from sspsam.config import SSPSAMConfig
-from sspsam.errors import ConfigError
 from sspsam.modeling.model import SSPSAM
-from sspsam.scenes.render import SceneConfig
 from sspsam.training.config import TrainConfig
+from sspsam.training.data import Data, SceneData, settle
 from sspsam.training.loop import train
-from sspsam.training.scene_batches import SceneSource
-from sspsam.training.validate import VALIDATION_SEED
 
 #: The bundled model: both towers first (they share no weight, so their order does not matter), then
 #: the SSP encoder on features that are computed once a scene.
@@ -64,13 +62,58 @@ _TINY: Final = (
     ),
 )
 
-RECIPES: Final = {"tiny": _TINY}
+#: The published recipe (github.com/WayneTomas/SSP-SAM, `train.py` and `configs/`): AdamW at 1e-4, the
+#: mask decoder at a tenth, cosine to 1e-6, gradients clipped at 0.1, CLIP and SAM's encoder frozen.
+#: Batch 8 a process, on 8 of them. Their schedule moves by epoch, ours by step.
+_PUBLISHED: Final = TrainConfig(
+    stage="masks",
+    epochs=80,
+    warmup_epochs=5,
+    images=8,
+    phrases=1,
+    learning_rate=1e-4,
+    decoder_rate=0.1,
+    decoder_frozen=20 / 80,
+    lowest_rate=1e-6,
+    weight_decay=1e-4,
+    beta2=0.999,
+    decay_all=True,
+    text_tower=False,
+    clip_norm=0.1,
+    ema_decay=0.0,
+    checkpoint_every=1000,
+    validate_every=5000,
+    validation_scenes=512,
+)
+
+RECIPES: Final = {
+    "tiny": _TINY,
+    # Stage 1: boxes alone, on the merged grounding data, without warm-up.
+    "published-boxes": (replace(_PUBLISHED, stage="boxes", epochs=20, warmup_epochs=0),),
+    # Stage 2: boxes and masks, the mask decoder frozen for the first quarter.
+    "published-masks": (_PUBLISHED,),
+    # One's own annotations: a short run from a trained model.
+    "finetune": (
+        replace(
+            _PUBLISHED,
+            epochs=10,
+            warmup_epochs=1,
+            phrases=4,
+            decoder_frozen=0.1,
+            ema_decay=0.998,
+            clip_norm=1.0,
+            checkpoint_every=200,
+            validate_every=500,
+        ),
+    ),
+}
 
 
 def run_stages(
     stages: tuple[TrainConfig, ...],
     output: Path,
     *,
+    data: Data | None = None,
     preset: str = "tiny",
     source: str | None = None,
     device: str = "cpu",
@@ -82,11 +125,13 @@ def run_stages(
 
     Args:
         output: gets a folder `<number>-<stage>` each, and the last stage's model as `model`.
+        data: what to train on; scenes if left out.
         source: model to start from, as `from_pretrained` takes it; random weights if left out.
 
     Returns:
         The last validation's measures.
     """
+    data = data or SceneData(str(output))
     measures: dict[str, float] = {}
     for number, config in enumerate(stages, start=1):
         folder = output / f"{number}-{config.stage}"
@@ -94,17 +139,10 @@ def run_stages(
             say(f"{config.stage}: finished before")
             source = str(folder / "model")
             continue
-        if config.cache_features and not config.pool:
-            raise ConfigError("--cache-features needs --pool: new scenes have nothing to reuse")
-        torch.manual_seed(config.seed)
-        layout = SSPSAMConfig.preset(preset)
-        model = SSPSAM.from_pretrained(source) if source else SSPSAM(layout)
-        model.to(device)
-        model.image_tower_dtype = getattr(torch, config.precision)
-        pictures = SceneConfig()
-        data = SceneSource(model.config, pictures, config.seed, config.pool, output / "pool")
-        unseen = SceneSource(model.config, pictures, VALIDATION_SEED)
-        measures = train(model, config, data, unseen, folder, say=say, writer=writer, stop=stop)
+        model = start_model(config, preset, source, device)
+        training, validation = data.sources(config, model.config)
+        config = settle(config, training, validation)  # noqa: PLW2901
+        measures = train(model, config, training, validation, folder, say=say, writer=writer, stop=stop)
         if stop():
             return measures
         (folder / "finished").touch()
@@ -112,3 +150,12 @@ def run_stages(
     if source is not None and (output / "model").resolve() != Path(source).resolve():
         shutil.copytree(source, output / "model", dirs_exist_ok=True)
     return measures
+
+
+def start_model(config: TrainConfig, preset: str, source: str | None, device: str) -> SSPSAM:
+    """The model that a stage starts from: `source`, or the preset with random weights of its seed."""
+    torch.manual_seed(config.seed)
+    model = SSPSAM.from_pretrained(source) if source else SSPSAM(SSPSAMConfig.preset(preset))
+    model.to(device)
+    model.image_tower_dtype = getattr(torch, config.precision)
+    return model

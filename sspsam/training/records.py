@@ -24,7 +24,7 @@ from sspsam.image_refs import load_image
 from sspsam.images import decode_image
 from sspsam.preprocess import preprocess_rgb
 from sspsam.training.augment import mirror_box, mirror_image, mirror_masks, swap_left_right
-from sspsam.training.scene_batches import Batch, _epoch_slice
+from sspsam.training.scene_batches import Batch, ScenePool, epoch_slice
 
 _LOOK_AHEAD = 2  # batches that threads prepare while the model works
 _MOST_UNREADABLE = 50  # images in a row
@@ -87,8 +87,8 @@ class RecordSource:
         DataError: there is nothing to train on.
     """
 
-    pool = None
-    pool_size = 0
+    pool: ScenePool | None = None
+    pool_size: int = 0
 
     def __init__(
         self,
@@ -146,7 +146,7 @@ class RecordSource:
     def _submit(self, position: int, images: int, phrases: int) -> list[Future[_Sample]]:
         size = len(self.units(phrases))
         start = (position * self.world + self.rank) * images
-        order = _epoch_slice(self.options.seed, start, images, size)
+        order = epoch_slice(self.options.seed, start, images, size)
         return [
             self._threads.submit(self._sample, (start + i) // size, int(unit), phrases)
             for i, unit in enumerate(order)

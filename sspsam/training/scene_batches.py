@@ -71,10 +71,11 @@ class SceneSource:
 
     def batch(self, step: int, images: int, phrases: int, device: torch.device) -> Batch:
         """The batch of a step: the same one whenever it is asked for."""
+        indices: NDArray[np.int64]
         if self.pool is None:
             indices = step * images + np.arange(images, dtype=np.int64)
         else:
-            indices = _epoch_slice(self.seed, step * images, images, self.pool_size)
+            indices = epoch_slice(self.seed, step * images, images, self.pool_size)
         return self.make(indices, phrases, Random(f"{self.seed}/{step}"), device)
 
     def make(self, indices: NDArray[np.int64], phrases: int, random: Random, device: torch.device) -> Batch:
@@ -158,7 +159,7 @@ def _one_hot(labels: Tensor, slots: int) -> Tensor:
     return (labels[:, None] == numbers[:, None, None]).float()
 
 
-def _epoch_slice(seed: int, start: int, count: int, size: int) -> NDArray[np.int64]:
+def epoch_slice(seed: int, start: int, count: int, size: int) -> NDArray[np.int64]:
     """Positions start..start+count of an endless sequence of shuffled passes over 0..size."""
     out = np.empty(count, dtype=np.int64)
     for i, position in enumerate(range(start, start + count)):
