@@ -119,7 +119,7 @@ def main() -> None:
         f" {arguments.rows / curated['seconds']:,.0f} rows/s"
     )
     for step in manifest["funnel"]:
-        print(f"  {step['stage']:<28} {step['images']:>9,} images {step['masks']:>10,} phrases")
+        print(f"  {step['stage']:<28} {step['images']:>9,} images {step['phrases']:>10,} phrases")
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ class Batch:
         """Drop the live masks of `which` (masks,) bool."""
         dropped = self.live_masks & which
         if dropped.any():
-            self.counts[stage, "dropped_masks", reason] += int(dropped.sum())
+            self.counts[stage, "dropped_phrases", reason] += int(dropped.sum())
             self.live_masks &= ~dropped
 
 

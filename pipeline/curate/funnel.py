@@ -10,28 +10,28 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-#: (stage, "dropped_images" | "dropped_masks" | "changed_masks", reason) -> count
+#: (stage, "dropped_images" | "dropped_phrases" | "changed_phrases", reason) -> count
 Counts = Counter[tuple[str, str, str]]
 
-#: A mask whose image was dropped in the same stage.
+#: A phrase whose image was dropped in the same stage.
 WITH_IMAGE = "its_image_dropped"
 
 
-def funnel(stages: Sequence[str], counts: Counts, images: int, masks: int) -> list[dict[str, Any]]:
-    """The stages in order, as `_curation.json` holds them. images, masks: what went in."""
+def funnel(stages: Sequence[str], counts: Counts, images: int, phrases: int) -> list[dict[str, Any]]:
+    """The stages in order, as `_curation.json` holds them. images, phrases: what went in."""
     steps = []
     for stage in stages:
-        dropped = {unit: _of(counts, stage, f"dropped_{unit}") for unit in ("images", "masks")}
+        dropped = {unit: _of(counts, stage, f"dropped_{unit}") for unit in ("images", "phrases")}
         images -= sum(dropped["images"].values())
-        masks -= sum(dropped["masks"].values())
+        phrases -= sum(dropped["phrases"].values())
         steps.append(
             {
                 "stage": stage,
                 "images": images,
-                "masks": masks,
+                "phrases": phrases,
                 "dropped_images": dropped["images"],
-                "dropped_masks": dropped["masks"],
-                "changed_masks": _of(counts, stage, "changed_masks"),
+                "dropped_phrases": dropped["phrases"],
+                "changed_phrases": _of(counts, stage, "changed_phrases"),
             }
         )
     return steps
@@ -42,22 +42,22 @@ def print_funnel(manifest: dict[str, Any], console: Console) -> None:
     table = Table(title=escape(f"{manifest['source']} → {manifest['dest']}"), title_justify="left")
     for name, justify in (("stage", "left"), ("images", "right"), ("phrases", "right"), ("dropped", "left")):
         table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
-    table.add_row("input", f"{manifest['images_in']:,}", f"{manifest['masks_in']:,}", "")
+    table.add_row("input", f"{manifest['images_in']:,}", f"{manifest['phrases_in']:,}", "")
     for step in manifest["funnel"]:
         reasons = [
             f"{count:,} {unit}: {reason.replace('_', ' ')}"
-            for unit, key in (("images", "dropped_images"), ("phrases", "dropped_masks"))
+            for unit, key in (("images", "dropped_images"), ("phrases", "dropped_phrases"))
             for reason, count in step[key].items()
         ]
-        reasons += [f"{count:,} {what.replace('_', ' ')}" for what, count in step["changed_masks"].items()]
+        reasons += [f"{count:,} {what.replace('_', ' ')}" for what, count in step["changed_phrases"].items()]
         table.add_row(
             escape("".join(one if one.isprintable() else " " for one in step["stage"])),
             f"{step['images']:,}",
-            f"{step['masks']:,}",
+            f"{step['phrases']:,}",
             "\n".join(reasons),
         )
     for name, split in manifest["splits"].items():
-        table.add_row(f"split {name}", f"{split['images']:,}", f"{split['masks']:,}", "")
+        table.add_row(f"split {name}", f"{split['images']:,}", f"{split['phrases']:,}", "")
     console.print(table)
 
 

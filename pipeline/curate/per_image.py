@@ -110,10 +110,10 @@ def _decide_targets(batch: Batch, config: CurateConfig) -> None:
         enough = np.asarray(pixels.fill_null(0)) >= config.min_target_pixels
         decided = np.where(known, enough, batch.has_target)
         changed = batch.live_masks & (decided != batch.has_target)
-        batch.counts["targets", "changed_masks", "given_a_target"] += int((changed & decided).sum())
+        batch.counts["targets", "changed_phrases", "given_a_target"] += int((changed & decided).sum())
         lost = changed & ~decided
         if config.keep_no_target:
-            batch.counts["targets", "changed_masks", "target_taken"] += int(lost.sum())
+            batch.counts["targets", "changed_phrases", "target_taken"] += int(lost.sum())
         else:
             batch.drop_masks("targets", lost, "below_min_target_pixels")
         batch.has_target = decided

@@ -129,7 +129,7 @@ def read_unit(job: Job, unit: Unit) -> Counts:
                 masks.write_table(left[1])
                 counts += batch.counts
                 counts["input", "images", ""] += table.num_rows
-                counts["input", "masks", ""] += len(batch.row_of)
+                counts["input", "phrases", ""] += len(batch.row_of)
                 first_row += table.num_rows
     return counts
 
@@ -208,7 +208,7 @@ def _count_splits(kept: pa.Table, counts: Counts) -> None:
     phrases = kept["annotations"].combine_chunks().value_lengths().to_pylist()
     for split, number in zip(kept["split"].to_pylist(), phrases, strict=True):
         counts["output", "images", split] += 1
-        counts["output", "masks", split] += number
+        counts["output", "phrases", split] += number
 
 
 def _write(job: Job, unit: Unit, files: int, held: list[pa.Table]) -> int:
@@ -225,9 +225,9 @@ def _write(job: Job, unit: Unit, files: int, held: list[pa.Table]) -> int:
 def _manifest(job: Job, counts: Counts, decided: whole.Whole) -> dict[str, Any]:
     config = job.judge.config
     stages = [*job.judge.stages(), *whole.stages(config)]
-    images, masks = counts["input", "images", ""], counts["input", "masks", ""]
+    images, phrases = counts["input", "images", ""], counts["input", "phrases", ""]
     splits = {
-        name: {unit: counts["output", unit, name] for unit in ("images", "masks")} for name in config.split
+        name: {unit: counts["output", unit, name] for unit in ("images", "phrases")} for name in config.split
     }
     return {
         "version": 1,
@@ -235,10 +235,10 @@ def _manifest(job: Job, counts: Counts, decided: whole.Whole) -> dict[str, Any]:
         "dest": job.destination.url,
         "config": config.as_json(),
         "images_in": images,
-        "masks_in": masks,
+        "phrases_in": phrases,
         "images_out": sum(split["images"] for split in splits.values()),
-        "masks_out": sum(split["masks"] for split in splits.values()),
-        "funnel": funnel(stages, counts, images, masks),
+        "phrases_out": sum(split["phrases"] for split in splits.values()),
+        "funnel": funnel(stages, counts, images, phrases),
         "capped_phrases": decided.capped,
         "splits": splits,
         "run": job.dataset.read_json("_run.json"),

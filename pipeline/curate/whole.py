@@ -57,13 +57,13 @@ def decide(scratch: Path, config: CurateConfig, resources: CurateResources) -> W
         if config.phash_distance is not None:
             drop_near_duplicates(connection, config.phash_distance)
             counts[DUPLICATES, "dropped_images", "near_duplicate"] = _number(connection, "dropped_images")
-            counts[DUPLICATES, "dropped_masks", WITH_IMAGE] = _number(
+            counts[DUPLICATES, "dropped_phrases", WITH_IMAGE] = _number(
                 connection, "masks SEMI JOIN dropped_images USING (file, row)"
             )
         capped = []
         if config.max_per_phrase is not None:
             cap_phrases(connection, config.max_per_phrase, config.cap_order)
-            counts[CAPS, "dropped_masks", "over_the_cap"] = _number(connection, "dropped_masks")
+            counts[CAPS, "dropped_phrases", "over_the_cap"] = _number(connection, "dropped_masks")
             capped = capped_phrases(connection)
         for name, columns in (("dropped_images", "file, row"), ("dropped_masks", "file, row, mask")):
             path = str(scratch / f"{name}.parquet").replace("'", "''")

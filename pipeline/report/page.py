@@ -252,20 +252,27 @@ def _funnel(curation: dict[str, Any] | None) -> Markup | None:
         return None
     most = max(int(curation.get("images_in") or 0), 1)
     rows: list[list[Any]] = [
-        ["input", bar(1.0, number(curation.get("images_in"))), number(curation.get("masks_in")), ""]
+        ["input", bar(1.0, number(curation.get("images_in"))), number(curation.get("phrases_in")), ""]
     ]
     for stage in curation.get("funnel") or []:
-        reasons = {**(stage.get("dropped_images") or {}), **(stage.get("dropped_masks") or {})}
-        reasons |= stage.get("changed_masks") or {}
+        reasons = [
+            f"{count:,} {unit}: {reason.replace('_', ' ')}"
+            for unit in ("images", "phrases")
+            for reason, count in (stage.get(f"dropped_{unit}") or {}).items()
+        ]
+        reasons += [
+            f"{count:,} {what.replace('_', ' ')}"
+            for what, count in (stage.get("changed_phrases") or {}).items()
+        ]
         images = int(stage.get("images") or 0)
         rows.append(
             [
                 str(stage.get("stage")),
                 bar(images / most, number(images)),
-                number(stage.get("masks")),
-                ", ".join(f"{reason}: {count:,}" for reason, count in reasons.items()),
+                number(stage.get("phrases")),
+                ", ".join(reasons),
             ]
         )
-    head = ["stage", "images kept", "masks kept", "reasons"]
+    head = ["stage", "images kept", "phrases kept", "reasons"]
     title = "Curation funnel"
     return _section("funnel", title, None, table(head, rows, numeric={1, 2}, caption="What each stage kept"))

@@ -28,9 +28,9 @@ def test_flags_win_over_the_config_and_the_funnel_is_printed(
     assert manifest["config"]["where"] == ["score > 0.5 and phrase != '[bold]'", "area > 9"]
     assert manifest["config"]["merge_iou"] == 0.9
     assert list(manifest["splits"]) == ["train"]
-    assert manifest["masks_out"] > 0
+    assert manifest["phrases_out"] > 0
     assert main([*given, "--overwrite", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["masks_out"] == 0
+    assert json.loads(capsys.readouterr().out)["phrases_out"] == 0
 
 
 def test_a_bad_predicate_ends_with_code_2_and_the_columns(tmp_path: Path) -> None:

@@ -212,14 +212,14 @@ def test_what_stays_is_what_the_rules_say(made: MadeDataset, tmp_path: Path, cas
 def _check_funnel(manifest: Row, found: list[Row], made: MadeDataset) -> None:
     """Every image and phrase that went in came out or was dropped for a reason, stage by stage."""
     assert manifest["images_in"] == len(made.rows)
-    assert manifest["masks_in"] == sum(len(row["annotations"]) for row in made.rows.values())
-    images, masks = manifest["images_in"], manifest["masks_in"]
+    assert manifest["phrases_in"] == sum(len(row["annotations"]) for row in made.rows.values())
+    images, masks = manifest["images_in"], manifest["phrases_in"]
     for step in manifest["funnel"]:
         images -= sum(step["dropped_images"].values())
-        masks -= sum(step["dropped_masks"].values())
-        assert (images, masks) == (step["images"], step["masks"])
+        masks -= sum(step["dropped_phrases"].values())
+        assert (images, masks) == (step["images"], step["phrases"])
     assert images == manifest["images_out"] == len(found)
-    assert masks == manifest["masks_out"] == sum(len(row["annotations"]) for row in found)
+    assert masks == manifest["phrases_out"] == sum(len(row["annotations"]) for row in found)
     assert sum(split["images"] for split in manifest["splits"].values()) == images
     assert manifest["funnel"][0]["dropped_images"] == {"no_phrase": 3, "error_truncated_image": 3}
 
@@ -235,7 +235,7 @@ def test_thresholds_down_bring_masks_back(made: MadeDataset, tmp_path: Path) -> 
         if one["phrase"].startswith("the ")
     ]
     targets = next(step for step in manifest["funnel"] if step["stage"] == "targets")
-    assert len(back) == targets["changed_masks"]["given_a_target"] > 3
+    assert len(back) == targets["changed_phrases"]["given_a_target"] > 3
     for one in back:
         mask = _decoded(one)
         assert one["has_target"]

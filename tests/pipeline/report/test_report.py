@@ -75,10 +75,10 @@ def test_numbers_pictures_and_hostile_text(made: MadeDataset, tmp_path: Path) ->
         json.dumps(
             {
                 "images_in": 30,
-                "masks_in": 99,
+                "phrases_in": 99,
                 "funnel": [
-                    {"stage": "where", "images": 24, "masks": 80, "dropped_masks": {"below <b>": 19}},
-                    {"stage": "verdicts", "images": 20, "masks": 70, "dropped_images": {"rejected": 4}},
+                    {"stage": "where", "images": 24, "phrases": 80, "dropped_phrases": {"below <b>": 19}},
+                    {"stage": "verdicts", "images": 20, "phrases": 70, "dropped_images": {"rejected": 4}},
                 ],
             }
         )
@@ -115,7 +115,7 @@ def test_numbers_pictures_and_hostile_text(made: MadeDataset, tmp_path: Path) ->
     page = Page(summary.page)
     assert page.suspicious == []
     assert HOSTILE_PHRASE in page.sections["phrases"]
-    assert "below <b>: 19" in page.sections["funnel"]
+    assert "19 phrases: below <b>" in page.sections["funnel"]
     assert "truncated_image" in page.sections["errors"]
     for section, count in {"sample": 5, "best": 5, "worst": 5, "worst-iou": 10, "empty": 5}.items():
         assert len(page.images[section]) == count
