@@ -192,7 +192,10 @@ def encode_rle(masks: np.ndarray) -> list[RLE]:
 
 
 def decode_rle(rle: RLE) -> np.ndarray:
-    """{"size": [height, width], "counts": str or bytes} -> (height, width) bool."""
+    """{"size": [height, width], "counts": str or bytes} -> (height, width) bool.
+
+    For RLE that this package made: pycocotools trusts its input. `sspsam.rle` checks what others made.
+    """
     counts = rle["counts"]
     counts = counts.encode("ascii") if isinstance(counts, str) else counts
     return coco_mask.decode({"size": list(rle["size"]), "counts": counts}).astype(bool)
