@@ -116,17 +116,38 @@ def allocate(
     """
     end = time.monotonic() + (compute.start_timeout if may_grow else 0.0)
     said = ""
-    while True:
-        total = resources()
-        try:
-            return _fit(compute, total.get("CPU", 0.0), total.get("GPU", 0.0))
-        except ConfigError as error:
-            if time.monotonic() >= end:
-                raise
-            if str(error) != said:
-                said = str(error)
-                say(f"waiting for the cluster: {said}")
-        time.sleep(_POLL_SECONDS)
+    try:
+        while True:
+            total = resources()
+            try:
+                return _fit(compute, total.get("CPU", 0.0), total.get("GPU", 0.0))
+            except ConfigError as error:
+                if time.monotonic() >= end:
+                    raise
+                if not said:
+                    _request_nodes(_fewest(compute))
+                if str(error) != said:
+                    said = str(error)
+                    say(f"waiting for the cluster: {said}")
+            time.sleep(_POLL_SECONDS)
+    finally:
+        if said:
+            _request_nodes([])  # the request would keep its nodes for ever; now replicas hold them
+
+
+def _fewest(compute: ComputeConfig) -> list[dict[str, int]]:
+    """What the fewest replicas and one reader need, as bundles of whole units."""
+    low, _ = compute.replica_range() or (1, 1)
+    replica = {"CPU": compute.cpus_per_replica or 1.0, "GPU": compute.gpus_per_replica or 0.0}
+    whole = {name: math.ceil(amount) for name, amount in replica.items() if amount}
+    return [whole] * low + [{"CPU": 1}]
+
+
+def _request_nodes(bundles: list[dict[str, int]]) -> None:
+    """Tell an autoscaler what to have: it starts no node that nothing waits for."""
+    from ray.autoscaler.sdk import request_resources
+
+    request_resources(bundles=bundles)
 
 
 def _fit(compute: ComputeConfig, cpus: float, gpus: float) -> Allocation:
@@ -146,7 +167,7 @@ def _fit(compute: ComputeConfig, cpus: float, gpus: float) -> Allocation:
         share = (cpus - FREE_CPUS) / max(slots, 1)
         default = max(0.5, min(_CPUS_PER_GPU_REPLICA, math.floor(share) if share >= 1 else share))
     else:
-        count = wanted[0] if wanted else math.ceil(cpus / _MAX_CPU_THREADS)
+        count = wanted[0] if wanted else max(1, math.ceil(cpus / _MAX_CPU_THREADS))
         default = float(max(1, math.floor((cpus - FREE_CPUS) / count)))
         default = min(default, _MAX_CPU_THREADS)
         low, high = wanted or (count, count)

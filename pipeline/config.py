@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -224,8 +225,19 @@ def load_yaml(path: str) -> dict[str, Any]:
     """
     import yaml
 
+    class Loader(yaml.SafeLoader):
+        """SafeLoader without base 60: YAML 1.1 takes `replicas: 1:16` for the number 76."""
+
+    Loader.yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in known if not pattern.match("1:16")]
+        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    for tag, pattern in (("int", r"[-+]?[0-9]+"), ("float", r"[-+]?[0-9]*\.?[0-9]+([eE][-+]?[0-9]+)?")):
+        Loader.add_implicit_resolver(
+            f"tag:yaml.org,2002:{tag}", re.compile(f"^(?:{pattern})$"), list("-+.0123456789")
+        )
     try:
-        loaded = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        loaded = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=Loader)
     except (OSError, yaml.YAMLError) as error:
         raise ConfigError(f"--config {path}: {error}") from error
     if not isinstance(loaded, dict):

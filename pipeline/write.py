@@ -91,14 +91,11 @@ def encode_chunk(table: pa.Table, receipt: Receipt, run: str) -> bytes:
     metadata = dict(table.schema.metadata or {})
     metadata[b"sspsam.chunk"] = receipt.to_json(notes=False).encode()
     metadata[b"sspsam.run"] = run.encode()
+    table = table.replace_schema_metadata(metadata)
     sink = pa.BufferOutputStream()
-    pq.write_table(
-        table.replace_schema_metadata(metadata),
-        sink,
-        compression="zstd",
-        row_group_size=_ROW_GROUP_ROWS,
-        write_page_index=True,
-    )
+    with pq.ParquetWriter(sink, table.schema, compression="zstd", write_page_index=True) as writer:
+        if table.num_rows:  # a row group without rows is an error to Hugging Face `datasets`
+            writer.write_table(table, row_group_size=_ROW_GROUP_ROWS)
     data: bytes = sink.getvalue().to_pybytes()
     return data
 

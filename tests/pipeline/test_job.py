@@ -238,7 +238,7 @@ def test_errors_are_retried_by_kind(micro_model: Path, tmp_path: Path) -> None:
 def test_a_run_that_cannot_go_on_ends_and_says_why(micro_model: Path, tmp_path: Path) -> None:
     source = write_shards(tmp_path / "in", shards=1, samples=4)
     cases: list[tuple[dict[str, Any], int, str]] = [
-        #({"segmenter_factory": faults.load_for_ever}, 30, "load the model (node"),
+        # ({"segmenter_factory": faults.load_for_ever}, 30, "load the model (node"),
         ({"segmenter_factory": faults.load_nothing}, 120, "the weights do not fit"),
         ({"reader": faults.broken_reader}, 120, "ConnectionResetError"),
     ]

@@ -1,0 +1,111 @@
+"""The job as people run it: a real S3 server, a real Ray head, real submissions, real kills."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.dataset as pads
+import pyarrow.parquet as pq
+import pytest
+
+from tests.jobs.services import RayHead, S3Server, ray_head, s3_server
+from tests.pipeline.expected import expected_rows, without_places
+from tests.pipeline.inputs import caption, picture, write_shards
+
+pytestmark = pytest.mark.timeout(600)
+
+
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    with s3_server(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def head(s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayHead]:
+    with ray_head(tmp_path_factory.mktemp("ray"), s3.environment) as started:
+        yield started
+
+
+def kill_driver(output: str) -> None:
+    """Kill -9 the process that runs `jobs.annotate` for this output."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            command = entry.read_bytes().decode(errors="replace").split("\0")
+            if "jobs.annotate" in command and output in command and "submit" not in command:
+                found.append(int(entry.parent.name))
+    assert found
+    for process in found:
+        os.kill(process, signal.SIGKILL)
+
+
+def test_on_s3_through_a_driver_and_a_server_that_die(
+    s3: S3Server, head: RayHead, tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    source = write_shards(tmp_path / "in", shards=2, samples=60)
+    columns: dict[str, Any] = {
+        "image": [{"bytes": picture(n), "path": f"{n}.jpg"} for n in range(900, 940)],
+        "caption": [caption(n) for n in range(40)],
+    }
+    pq.write_table(pa.table(columns), source / "more.parquet")
+    fs = s3.filesystem()
+    fs.mkdir("bucket")
+    fs.put(f"{source}/", "bucket/in", recursive=True)
+    names = ("00000.tar", "00001.tar", "more.parquet")
+    fs.pipe_file("bucket/shards.txt", "\n".join(f"s3://bucket/in/{n}" for n in names).encode())
+    fs.put(f"{tiny_model_dir}/", "bucket/model", recursive=True)
+    output = "s3://bucket/out"
+    arguments = [
+        *("s3://bucket/shards.txt", output, "--model", "s3://bucket/model", "--chunk-size", "8"),
+        *("--cpus-per-replica", "1", "--phrases", "whole"),
+    ]
+
+    def chunks() -> list[str]:
+        return [str(path) for path in fs.find("bucket/out/annotations")]
+
+    first = head.submit(tmp_path / "first.log", *arguments)
+    first.wait_until(lambda: len(chunks()) >= 3, 240, "the first chunks")
+    kill_driver(output)
+    code, said = first.finish(60)
+    assert code != 0, said
+    done = {path: fs.info(path)["LastModified"] for path in chunks()}
+    assert 3 <= len(done) < 20
+    assert not fs.exists("bucket/out/_stats.json")
+
+    second = head.submit(tmp_path / "second.log", *arguments)
+    second.wait_until(lambda: len(chunks()) >= len(done) + 3, 240, "further chunks")
+    s3.kill()
+    time.sleep(10)
+    s3.start()
+    code, said = second.finish(300)
+    assert code == 0, said
+    assert "every image is accounted for" in said
+    assert {path: fs.info(path)["LastModified"] for path in done} == done  # not written twice
+
+    table = pads.dataset("bucket/out/annotations", format="parquet", filesystem=fs).to_table()
+    rows = sorted(table.to_pylist(), key=lambda row: (row["shard"], row["index"]))
+    wanted = expected_rows(source, tiny_model_dir, 8, "whole")
+    assert len(rows) == len(wanted) == 160
+    assert without_places(rows) == without_places(wanted)
+
+    with urllib.request.urlopen(f"{head.metrics}/metrics", timeout=10) as answer:
+        exported = answer.read().decode()
+    for name in ("images", "masks", "phrases", "stage_seconds", "batch_occupancy"):
+        assert f"ray_sspsam_{name}" in exported
+
+
+def test_a_job_that_cannot_succeed_says_so_and_fails(head: RayHead, tmp_path: Path) -> None:
+    where = ("s3://no-such-bucket/in", "s3://no-such-bucket/out")
+    job = head.submit(tmp_path / "job.log", *where, "--model", "random:tiny")
+    code, said = job.finish(120)
+    assert code == 1
+    assert "no-such-bucket" in said
