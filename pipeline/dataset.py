@@ -10,6 +10,7 @@ each image or phrase (`docs/schema.md` explains the columns). Nothing here write
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -33,13 +34,17 @@ if TYPE_CHECKING:
 #: More files than this are named to DuckDB by a pattern instead of one by one.
 _NAMED_FILES = 10_000
 
+#: Bytes up to which a remote file is fetched whole.
+_ONE_REQUEST = 32 << 20
+
 
 @dataclass(frozen=True)
 class AnnotationFile:
-    """One Parquet file of `annotations/`: `path` inside the file system, `rows` from its footer."""
+    """One Parquet file of `annotations/`: `path` inside the file system, `rows` from its footer, bytes."""
 
     path: str
     rows: int
+    size: int = 0
 
     @property
     def shard(self) -> str:
@@ -127,7 +132,7 @@ class AnnotationDataset:
         if columns is not None:
             schema = pa.schema([schema.field(name) for name in columns], schema.metadata)
         try:
-            with self.fs.open(file.path, "rb") as stream:
+            with self._open(file) as stream:
                 parquet = pq.ParquetFile(stream)
                 for batch in parquet.iter_batches(batch_size=rows, columns=schema.names):
                     table = pa.Table.from_batches([batch])
@@ -143,7 +148,7 @@ class AnnotationDataset:
         Raises DataError, naming the file, if it cannot be read to its end.
         """
         try:
-            with self.fs.open(file.path, "rb") as stream:
+            with self._open(file) as stream:
                 parquet = pq.ParquetFile(stream)
                 paths = leaf_columns(parquet, fields, columns)
                 for batch in parquet.iter_batches(batch_size=rows, columns=paths):
@@ -163,6 +168,12 @@ class AnnotationDataset:
                 f"{self.locate(path)}: not valid JSON ({error}). Delete it or restore it."
             ) from error
 
+    def _open(self, file: AnnotationFile) -> Any:
+        """A stream of the file; a small remote one comes in one request."""
+        if is_local(self.fs) or file.size > _ONE_REQUEST:
+            return self.fs.open(file.path, "rb")
+        return io.BytesIO(self.fs.cat_file(file.path))
+
     def _parquet_source(self) -> str:
         names = [file.path for file in self.files]
         if not is_local(self.fs):
@@ -175,7 +186,7 @@ class AnnotationDataset:
 
 
 def open_dataset(
-    output: str, *, storage_options: Mapping[str, Any] | None = None, workers: int = 16
+    output: str, *, storage_options: Mapping[str, Any] | None = None, workers: int = 32
 ) -> AnnotationDataset:
     """Open the folder that `annotate`, `curate` or `import` wrote, local or any fsspec URL.
 
@@ -280,9 +291,10 @@ def _read_footer(dataset: AnnotationDataset, path: str) -> tuple[AnnotationFile,
         with dataset.fs.open(path, "rb") as stream:
             parquet = pq.ParquetFile(stream)
             schema, rows = parquet.schema_arrow, parquet.metadata.num_rows
+            size = stream.seek(0, io.SEEK_END)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError(_unreadable(where, error)) from error
-    return AnnotationFile(path, rows), check_schema(schema, where)
+    return AnnotationFile(path, rows, size), check_schema(schema, where)
 
 
 def _unreadable(where: str, error: Exception) -> str:

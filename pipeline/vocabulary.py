@@ -13,7 +13,8 @@ from sspsam.errors import ConfigError
 
 _DETERMINER = re.compile(r"^(?:an?|the|some|this|that|these|those)\s+(?=\w)")
 _EDGE = re.compile(r"^[^\w]+|[^\w]+$")
-_SPACE = re.compile(r"\s+")
+#: White space, and control characters that neither XML nor a terminal should see.
+_SPACE = re.compile(r"[\s\x00-\x1f\x7f-\x9f\ufffe\uffff]+")
 
 
 @lru_cache(maxsize=100_000)

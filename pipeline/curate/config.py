@@ -101,7 +101,7 @@ class CurateConfig:
 class CurateResources:
     """How to do it; changes nothing in the result."""
 
-    #: Processes that read and write files. 1 = this one.
+    #: Processes that read and write files, at most; a small dataset takes fewer. 1 = this one.
     workers: int = max(1, os.cpu_count() or 1)
     #: MiB that DuckDB may hold; what does not fit spills to `scratch`.
     memory_mb: int = 1024

@@ -32,6 +32,9 @@ MANIFEST = "_curation.json"
 #: Files of one shard that one process reads and writes at a time.
 _FILES_PER_UNIT = 64
 
+#: A further process is started for each so many images: below that its start costs more than it saves.
+ROWS_A_PROCESS = 10_000
+
 #: Bytes of rows held before they are written, where images are embedded.
 _HELD_BYTES = 128 << 20
 
@@ -84,7 +87,8 @@ def curate(
     units = plan_units(dataset)
     with tempfile.TemporaryDirectory(prefix="curate-", dir=resources.scratch) as scratch:
         job = Job(dataset, output, judge, resources, Path(scratch))
-        with _processes(job, min(resources.workers, len(units))) as each:
+        workers = min(resources.workers, len(units), 1 + dataset.rows // ROWS_A_PROCESS)
+        with _processes(job, workers) as each:
             read = sum(each(read_unit, units), Counter())
             decided = whole.decide(job.scratch, config, resources)
             written = sum(each(write_unit, units), Counter())

@@ -7,10 +7,10 @@ bridge one pixel wide, so such masks come back with a line too much; others come
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import numpy as np
+import yaml
 
 from pipeline.export.records import ExportImage, ExportJob
 
@@ -22,9 +22,13 @@ def write(job: ExportJob) -> None:
             job.place(image, f"images/{split}")
             lines = "".join(f"{line}\n" for line in label_lines(image))
             job.destination.store.put(f"labels/{split}/{image.name}.txt", lines.encode())
-    names = "".join(f"  {place}: {json.dumps(name)}\n" for place, name in enumerate(job.categories.names))
-    splits = "".join(f"{split}: images/{split}\n" for split in job.splits)
-    job.destination.store.put("data.yaml", f"path: .\n{splits}names:\n{names}".encode())
+    config = {
+        "path": ".",
+        **{split: f"images/{split}" for split in job.splits},
+        "names": dict(enumerate(job.categories.names)),
+    }
+    text = yaml.safe_dump(config, allow_unicode=True, sort_keys=False, width=10**6)
+    job.destination.store.put("data.yaml", text.encode())
 
 
 def label_lines(image: ExportImage) -> list[str]:

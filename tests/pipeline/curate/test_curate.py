@@ -186,7 +186,10 @@ CASES: list[tuple[CurateConfig, Callable[[Row, Row], bool]]] = [
 
 
 @pytest.mark.parametrize("case", range(len(CASES)))
-def test_what_stays_is_what_the_rules_say(made: MadeDataset, tmp_path: Path, case: int) -> None:
+def test_what_stays_is_what_the_rules_say(
+    made: MadeDataset, tmp_path: Path, case: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.curate.run.ROWS_A_PROCESS", 1)
     config, where = CASES[case]
     resources = CurateResources(workers=2 if case == 1 else 1, rows_per_file=7)
     manifest = curate(str(made.output), str(tmp_path / "dest"), config, resources)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from pipeline.curate import CurateConfig, CurateResources, curate
 from pipeline.export import ExportConfig, export
 from pipeline.export.images import safe_name
+from pipeline.vocabulary import normalise
 from sspsam.errors import ConfigError, DataError
 from sspsam.schema import ANNOTATION_SCHEMA
 from tests.pipeline.annotation_fixture import MadeDataset, annotation, make_dataset
@@ -74,6 +78,26 @@ def test_images_stand_upright_beside_their_masks(tmp_path: Path) -> None:
         assert turned.getexif().get(0x0112, 1) == 1
         row = np.asarray(turned.convert("L"))[20]
         assert row[0] > row[-1]  # the gradient ran downwards, so it runs to the left now
+
+
+def test_hostile_names_and_embedded_images_survive_every_step(tmp_path: Path) -> None:
+    """Images inside the rows and phrases of all kinds: curated, exported, and read again."""
+    rows = folder_rows(tmp_path / "in", {"one.jpg": jpeg((20, 40)), "two.jpg": jpeg((20, 40))}, (20, 40))
+    hostile = '\x1b[1m😀 it\'s: #1 "<b>" {x} \u2028 & co'
+    for row in rows:
+        row["annotations"][0]["phrase"] = hostile
+        row["image"] = {"bytes": jpeg((20, 40)), "path": row["key"]}
+        row["image_ref"] = None
+    write_rows(tmp_path / "out", rows)
+    curate(str(tmp_path / "out"), str(tmp_path / "curated"), CurateConfig(), CurateResources(workers=1))
+    (name,) = {normalise(hostile)}
+    assert "\x1b" not in name
+    for format in ("yolo", "labelstudio", "webdataset"):
+        manifest = export(str(tmp_path / "curated"), str(tmp_path / format), ExportConfig(format))
+        assert (manifest["images"], manifest["images_skipped"]) == (2, 0)
+    assert yaml.safe_load((tmp_path / "yolo/data.yaml").read_text())["names"] == {0: name}
+    (label,) = ET.parse(tmp_path / "labelstudio/label_config.xml").iter("Label")
+    assert label.get("value") == name
 
 
 def test_links_point_at_the_files(tmp_path: Path) -> None:
