@@ -14,22 +14,28 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sspsam.config import CLIPConfig, SAMConfig, SSPConfig, SSPSAMConfig
+    from sspsam.drawing import draw_explanation, draw_overlay
     from sspsam.errors import SSPSAMError
     from sspsam.geometry import Geometry
-    from sspsam.masks import Mask
+    from sspsam.image_refs import load_image
+    from sspsam.images import decode_image
+    from sspsam.masks import Mask, decode_rle
     from sspsam.modeling.model import SSPSAM, ImageFeatures, SSPSAMOutput
     from sspsam.modeling.ssp_encoder import SemanticSpatialPrompt, TextFeatures
-    from sspsam.segmenter import ImageResult, Segmenter, SegmenterConfig
+    from sspsam.segmenter import ImageResult, PhraseMaps, Segmenter, SegmenterConfig
     from sspsam.tokenizer import Tokenizer
 
 _HOMES = {
     "sspsam.config": ("CLIPConfig", "SAMConfig", "SSPConfig", "SSPSAMConfig"),
     "sspsam.errors": ("SSPSAMError",),
     "sspsam.geometry": ("Geometry",),
-    "sspsam.masks": ("Mask",),
+    "sspsam.drawing": ("draw_explanation", "draw_overlay"),
+    "sspsam.image_refs": ("load_image",),
+    "sspsam.images": ("decode_image",),
+    "sspsam.masks": ("Mask", "decode_rle"),
     "sspsam.modeling.model": ("SSPSAM", "ImageFeatures", "SSPSAMOutput"),
     "sspsam.modeling.ssp_encoder": ("SemanticSpatialPrompt", "TextFeatures"),
-    "sspsam.segmenter": ("ImageResult", "Segmenter", "SegmenterConfig"),
+    "sspsam.segmenter": ("ImageResult", "PhraseMaps", "Segmenter", "SegmenterConfig"),
     "sspsam.tokenizer": ("Tokenizer",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
@@ -41,6 +47,7 @@ __all__ = [
     "ImageFeatures",
     "ImageResult",
     "Mask",
+    "PhraseMaps",
     "SAMConfig",
     "SSPConfig",
     "SSPSAMConfig",
@@ -51,6 +58,11 @@ __all__ = [
     "SemanticSpatialPrompt",
     "TextFeatures",
     "Tokenizer",
+    "decode_image",
+    "decode_rle",
+    "draw_explanation",
+    "draw_overlay",
+    "load_image",
 ]
 
 
