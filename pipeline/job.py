@@ -98,8 +98,9 @@ def annotate(
             skip=numbers)` yields chunks.
         phrase_source: phrases of each of a list of samples, instead of `config.phrases`.
         segmenter_factory: makes a replica's Segmenter, instead of `config.model`.
-        after_chunk: runs in the replica when a chunk is computed, before its file is written; it may
-            run again after a fault.
+        after_chunk: runs in the replica as `after_chunk(chunk, phrases, results)` when a chunk is
+            computed, before its file is written; it may run again after a fault. A sample with an
+            error, or one that was set aside because it kills, has None for a result.
 
     Returns:
         The summary; its `exit_code` is 0 only if every image is accounted for.

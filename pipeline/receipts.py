@@ -7,14 +7,14 @@ has ended: written last, after its files were read back and their rows counted, 
 
 from __future__ import annotations
 
-import io
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, BinaryIO
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.reading import ShardTask
@@ -106,8 +106,9 @@ def survey(store: Store, shards: Iterable[Shard]) -> Survey:
     chunks: dict[str, set[int]] = {}
     for name in listing:
         parts = name.split("/")
-        if len(parts) == 3 and parts[0] == ANNOTATIONS and parts[2].endswith(".parquet"):
-            chunks.setdefault(parts[1], set()).add(int(parts[2].removesuffix(".parquet")))
+        number, _, ending = parts[-1].partition(".")
+        if len(parts) == 3 and parts[0] == ANNOTATIONS and ending == "parquet" and number.isdigit():
+            chunks.setdefault(parts[1], set()).add(int(number))
     names = [shard.name for shard in shards]
     with_receipt = [name for name in names if receipt_name(name) in listing]
     found = store.get_many(map(receipt_name, with_receipt))
@@ -167,9 +168,8 @@ def read_chunk_receipt(store: Store, shard: str, chunk: int) -> Receipt:
         DataError: the file is missing, damaged, or not written by this program.
     """
     name = chunk_name(shard, chunk)
-    data = store.get(name)
     try:
-        metadata = pq.read_schema(io.BytesIO(data or b"")).metadata or {}
+        metadata = store.use(name, pq.read_schema).metadata or {}
         return Receipt.from_json(metadata[b"sspsam.chunk"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
@@ -210,12 +210,15 @@ def verify_shard(store: Store, shard: str, chunks: int) -> ShardReceipt:
 
 def _count_file(store: Store, name: str, shard: str, previous: int) -> dict[str, Any]:
     """Count one file's rows; `previous` is the highest sample index of the file before it."""
-    data = store.get(name)
-    if data is None:
-        raise DataError(f"{store.path(name)} is missing: resume to compute it again")
-    file = pq.ParquetFile(io.BytesIO(data))
-    receipt = Receipt.from_json((file.schema_arrow.metadata or {})[b"sspsam.chunk"])
-    table = file.read(columns=_VERIFY_COLUMNS)
+
+    def read(file: BinaryIO) -> pa.Table:
+        return pq.ParquetFile(file).read(columns=_VERIFY_COLUMNS)
+
+    try:
+        table = store.use(name, read)
+    except FileNotFoundError as error:
+        raise DataError(f"{store.path(name)} is missing: resume to compute it again") from error
+    receipt = Receipt.from_json((table.schema.metadata or {})[b"sspsam.chunk"])
     statuses = Counter(table["status"].to_pylist())
     unknown = set(statuses) - {"ok", "no_phrase", "error"}
     indices = table["index"].to_pylist()

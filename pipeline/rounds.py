@@ -54,6 +54,8 @@ class Bookkeeper:
         self.deaths = 0
         self._started = started
         self._start_seconds: float | None = None
+        self._first_receipt = self._last_receipt = started
+        self._first_images = 0
         self._written: dict[str, set[int]] = {}
         self._ends: dict[str, int] = {}
         self._notes: list[dict[str, Any]] = []
@@ -72,7 +74,9 @@ class Bookkeeper:
         """A chunk's file is written. When it completes its shard, the shard is read back."""
         if self._start_seconds is None:
             busy = float(receipt.notes.get("busy_seconds", 0.0))
-            self._start_seconds = max(0.0, time.monotonic() - self._started - busy)
+            self._first_receipt, self._first_images = time.monotonic(), receipt.samples
+            self._start_seconds = max(0.0, self._first_receipt - self._started - busy)
+        self._last_receipt = time.monotonic()
         self._notes.append(receipt.notes)
         self._images += receipt.samples
         if self.progress:
@@ -113,7 +117,8 @@ class Bookkeeper:
             self.progress.say(text)
 
     def conclude(self, output: str, shards: Sequence[Shard]) -> RunSummary:
-        """The summary over `shards`."""
+        """The summary over `shards`. Ends the bookkeeper's threads."""
+        self._pool.shutdown(wait=False)
         ended = [self.ended[shard.name] for shard in shards if shard.name in self.ended]
         missing = [s.name for s in shards if s.name not in self.ended and s.name not in self.problems]
         problems = list(self.problems.values())
@@ -128,6 +133,8 @@ class Bookkeeper:
             **totals(ended),
             computed=self._images,
             seconds=elapsed,
+            steady_images=self._images - self._first_images,
+            steady_seconds=self._last_receipt - self._first_receipt,
             start_seconds=elapsed if self._start_seconds is None else self._start_seconds,
             stage_seconds=seconds,
             occupancy=self._occupancy(),

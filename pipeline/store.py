@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from fsspec import AbstractFileSystem
 
@@ -54,7 +54,10 @@ class Store:
         Raises:
             DataError: the store refuses, or stays away for longer than `patience_seconds`.
         """
-        self._patiently(name, lambda: self._put_once(name, data))
+        try:
+            self._patiently(name, lambda: self._put_once(name, data))
+        except FileNotFoundError as error:
+            raise DataError(f"{self.url}: {error}: create the bucket first") from error
 
     def get(self, name: str) -> bytes | None:
         """The bytes under `name`, or None if there is no such file."""
@@ -63,6 +66,21 @@ class Store:
             return self._patiently(name, lambda: bytes(fs.cat_file(self.path(name))))
         except FileNotFoundError:
             return None
+
+    def use(self, name: str, reader: Callable[[BinaryIO], T]) -> T:
+        """What `reader` makes of the open file: for files of which only a part is read.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+        """
+        fs = self._place[0]
+
+        def once() -> T:
+            fs.invalidate_cache()  # other processes write here
+            with fs.open(self.path(name), "rb") as file:
+                return reader(file)
+
+        return self._patiently(name, once)
 
     def get_many(self, names: Iterable[str]) -> dict[str, bytes | None]:
         """`get` of several names at once."""
@@ -121,9 +139,7 @@ class Store:
         while True:
             try:
                 return request()
-            except FileNotFoundError as error:
-                if "bucket" in str(error).lower():
-                    raise DataError(f"{self.url}/{name}: {error}: create the bucket") from error
+            except FileNotFoundError:
                 raise
             except Exception as error:
                 passes = not self.local and is_transient(error)

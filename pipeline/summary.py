@@ -30,6 +30,7 @@ class RunSummary:
         kinds: error rows by kind.
         computed: images that this run computed.
         seconds: from start to end; start_seconds of it went by before the first chunk was ready.
+        steady_images, steady_seconds: images after the first chunk, and from that chunk to the last.
         stage_seconds: summed over the processes of each stage.
         occupancy: filled share of the model's batches: `image`, `phrase`.
         deaths: processes that died while they worked.
@@ -50,6 +51,8 @@ class RunSummary:
     computed: int
     seconds: float
     start_seconds: float
+    steady_images: int = 0
+    steady_seconds: float = 0.0
     stage_seconds: dict[str, float] = field(default_factory=dict)
     occupancy: dict[str, float] = field(default_factory=dict)
     deaths: int = 0
@@ -58,9 +61,10 @@ class RunSummary:
 
     @property
     def images_per_second(self) -> float:
-        """Images a second once the first chunk was done."""
-        steady = self.seconds - self.start_seconds
-        return self.computed / steady if steady > 0 else 0.0
+        """Images a second in the steady state; of the whole run if it had a single chunk."""
+        if self.steady_images and self.steady_seconds > 0:
+            return self.steady_images / self.steady_seconds
+        return self.computed / self.seconds if self.seconds > 0 else 0.0
 
     @property
     def complete(self) -> bool:

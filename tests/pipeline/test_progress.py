@@ -26,6 +26,8 @@ SUMMARY = RunSummary(
     computed=10,
     seconds=12.0,
     start_seconds=2.0,
+    steady_images=8,
+    steady_seconds=4.0,
 )
 
 
@@ -56,7 +58,7 @@ def test_line_counts_and_tells_the_time_left() -> None:
 
 def test_exit_code_follows_the_accounting() -> None:
     assert SUMMARY.exit_code == 0
-    assert SUMMARY.images_per_second == 1.0
+    assert SUMMARY.images_per_second == 2.0
     for change in ({"ok": 8}, {"ended": 1}, {"problems": ("shard a: gone",)}):
         assert replace(SUMMARY, **change).exit_code == 1
     console = Console(file=io.StringIO(), width=100)
