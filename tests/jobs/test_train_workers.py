@@ -1,0 +1,115 @@
+"""Two processes train together through Ray Train; one is killed; the run ends as if none had been."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from sspsam import SSPSAM
+from tests.sspsam.data.benchmarks import make_benchmarks
+
+STEPS = 12
+
+
+def descendants(root: int) -> set[int]:
+    """Process ids below `root`, from /proc."""
+    parents: dict[int, int] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            try:
+                after_name = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            parents[int(entry.name)] = int(after_name[1])
+    found = {root}
+    while True:
+        more = {child for child, parent in parents.items() if parent in found} - found
+        if not more:
+            return found
+        found |= more
+
+
+def training_workers(root: int) -> list[int]:
+    """The Ray Train workers that a process started."""
+    named = []
+    for pid in descendants(root):
+        try:
+            command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        except OSError:
+            continue
+        if b"RayTrainWorker" in command:
+            named.append(pid)
+    return sorted(named)
+
+
+def checkpoints(output: Path) -> list[Path]:
+    return sorted((output / "1-masks").glob("checkpoint_*/checkpoint.pt"))
+
+
+def start(output: Path, data: Path, model: Path, *options: str) -> subprocess.Popen[str]:
+    environment = os.environ | {
+        "RAY_AUTH_MODE": "disabled",
+        "RAY_ADDRESS": "local",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "OMP_NUM_THREADS": "1",
+    }
+    command = [sys.executable, "-m", "jobs.train", str(output), "--from", str(model)]
+    command += ["--data", str(data), "--validation-split", "val", "--recipe", "finetune"]
+    command += ["--epochs", "0", "--steps", str(STEPS), "--warmup", "2", "--accumulate", "2"]
+    command += ["--images", "1", "--phrases", "2", "--checkpoint-every", "2"]
+    command += ["--validate-every", str(STEPS), "--workers", "2", "--cpus-per-worker", "0.5"]
+    return subprocess.Popen(
+        [*command, *options],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(900)
+def test_a_killed_worker_costs_no_step(tmp_path: Path, tiny_model_dir: Path):
+    data = make_benchmarks(tmp_path / "bench").grefcoco
+    calm = start(tmp_path / "calm", data, tiny_model_dir)
+    said, _ = calm.communicate(timeout=400)
+    assert calm.returncode == 0, said[-3000:]
+
+    output = tmp_path / "stormy"
+    stormy = start(output, data, tiny_model_dir)
+    end = time.monotonic() + 300
+    while not checkpoints(output) and time.monotonic() < end and stormy.poll() is None:
+        time.sleep(0.2)
+    workers = training_workers(stormy.pid)
+    assert len(workers) == 2
+    os.kill(workers[-1], signal.SIGKILL)
+    said, _ = stormy.communicate(timeout=400)
+    assert stormy.returncode == 0, said[-3000:]
+    assert "resuming masks at step" in said
+
+    contents = [
+        torch.load(checkpoints(folder)[-1], weights_only=True) for folder in (tmp_path / "calm", output)
+    ]
+    for content in contents:
+        assert content["step"] == STEPS
+        counted = {int(entry["step"]) for entry in content["optimizer"]["state"].values()}
+        assert max(counted) == STEPS
+    for name, value in contents[0]["model"].items():
+        torch.testing.assert_close(contents[1]["model"][name], value, rtol=1e-4, atol=1e-5)
+    trained = SSPSAM.from_pretrained(output / "model", device="cpu").state_dict()
+    untrained = SSPSAM.from_pretrained(tiny_model_dir, device="cpu").state_dict()
+    moved = [name for name, value in trained.items() if not torch.equal(value, untrained[name])]
+    assert any(name.startswith("ssp_encoder.") for name in moved)
+    assert not any(name.startswith(("clip.", "sam.image_encoder.")) for name in moved)
+
+    again = start(output, data, tiny_model_dir)
+    said, _ = again.communicate(timeout=200)
+    assert again.returncode == 0, said[-3000:]
+    assert "resuming" not in said
