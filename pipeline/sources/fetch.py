@@ -47,6 +47,8 @@ class Fetcher:
         A fault is (kind, message): `missing` for a file that is not there, `zero_size` for an empty
         one, `too_large`, and `fetch_failed` for the rest.
         """
+        if not any(urls):
+            return [None] * len(urls)
         return list(self._pool.map(lambda url: url and self._one(url, missing), urls))  # type: ignore[arg-type]
 
     def _one(self, url: str, missing: str) -> Fetched:

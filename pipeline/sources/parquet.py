@@ -156,15 +156,16 @@ class _SampleMaker:
         self, batch: pa.RecordBatch, first: int, wanted: Callable[[int], bool]
     ) -> Iterator[Sample | None]:
         """The rows of a batch, whose first is row `first` of the file."""
-        data = {name: batch.column(name) for name in batch.schema.names}
-        keys = data[self._columns.key].to_pylist() if self._columns.key else [None] * len(batch)
+        keys = self._values(batch, self._columns.key)
         rows = range(first, first + len(batch))
         if not any(map(wanted, rows)):
             for key, row in zip(keys, rows, strict=True):
                 self._key(key, row)
                 yield None
             return
-        images = data[self._columns.image].to_pylist()
+        images = self._values(batch, self._columns.image)
+        captions = self._values(batch, self._columns.caption)
+        extra = {name: self._values(batch, name) for name in self._extra}
         urls = [self._url(value) if wanted(row) else None for value, row in zip(images, rows, strict=True)]
         fetched = self._fetcher.fetch(urls, missing="missing_image")
         for i, row in enumerate(rows):
@@ -177,10 +178,13 @@ class _SampleMaker:
                 error = self._fault(image)
             url = urls[i]
             ref = image_ref(url) if url else image_ref(self._shard.url, str(row))
-            columns = {name: data[name][i].as_py() for name in self._extra}
-            caption = clean_text(data[self._columns.caption][i].as_py()) if self._columns.caption else None
-            data_bytes = image if isinstance(image, bytes) and error is None else None
-            yield Sample(key, row, data_bytes, caption, columns, ref, error)
+            columns = {name: values[i] for name, values in extra.items()}
+            encoded = image if isinstance(image, bytes) and error is None else None
+            yield Sample(key, row, encoded, clean_text(captions[i]), columns, ref, error)
+
+    @staticmethod
+    def _values(batch: pa.RecordBatch, name: str | None) -> list[Any]:
+        return [None] * len(batch) if name is None else batch.column(name).to_pylist()
 
     def error(self, row: int, reason: tuple[str, str]) -> Sample:
         key, _ = self._key(None, row)

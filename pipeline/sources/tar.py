@@ -63,10 +63,17 @@ class TarStream:
         zeros = 0
         while True:
             start = self._data_end
-            self._skip(start - self.position)
-            block = self._file.read(BLOCK)
+            padding = start - self.position
+            if padding >= BLOCK:
+                self._skip(padding)
+                padding = 0
+            block = self._file.read(padding + BLOCK)
             self.position += len(block)
             self._data_end = self.position
+            if padding:
+                if len(block) < padding:
+                    raise TruncatedTarError(f"ends at byte {self.position}, behind a member")
+                block = block[padding:]
             if not block and zeros >= 2 and name is None:
                 return
             if len(block) < BLOCK:
@@ -75,6 +82,11 @@ class TarStream:
                 zeros += 1
                 continue
             zeros = 0
+            if name is None and size is None and (plain := _plain_file(block)):
+                self._content_end = self.position + plain[1]
+                self._data_end = self.position + -(-plain[1] // BLOCK) * BLOCK
+                yield Member(plain[0], True, self.position, plain[1])
+                continue
             header = self._parse(block, start)
             if header.type in (tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE):
                 body = self._extended(header, start)
@@ -147,6 +159,21 @@ class TarStream:
         raise TruncatedTarError(
             f"ends at byte {start} with {zeros * BLOCK} of the 1024 zero bytes that close a tar"
         )
+
+
+def _plain_file(block: bytes) -> tuple[str, int] | None:
+    """Name and size of a file with an everyday header; None for others, right or wrong.
+
+    Several times as fast as `TarInfo.frombuf`, which takes those others.
+    """
+    try:
+        checksum = int(block[148:154], 8)
+        size = int(block[124:135], 8)
+    except ValueError:
+        return None
+    if block[156] != 0x30 or block[345] or checksum != sum(block) - sum(block[148:156]) + 256:
+        return None  # no regular file, a name in two parts, or damage
+    return block[:100].partition(b"\0")[0].decode("utf-8", "backslashreplace"), size
 
 
 def _pax_fields(body: bytes, name: str | None, size: int | None) -> tuple[str | None, int | None]:

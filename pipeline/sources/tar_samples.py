@@ -9,7 +9,6 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
 from typing import Any, BinaryIO, cast
 
 from pipeline.sources.records import (
@@ -97,10 +96,10 @@ class _Groups:
     def samples(self) -> Iterator[Sample | None]:
         strangers: list[str] = []  # members that are neither image nor caption
         for member in self._stream:
-            path = PurePosixPath(member.name)
-            if path.name in _JUNK or path.name.startswith("._") or "__MACOSX" in path.parts:
+            base = member.name.rpartition("/")[2]
+            if base in _JUNK or base.startswith("._") or member.name.startswith("__MACOSX/"):
                 continue
-            key, role = _key_and_role(member.name, path.suffix)
+            key, role = _key_and_role(member.name, base)
             if role is None:
                 if member.is_file:
                     strangers.append(member.name)
@@ -178,16 +177,17 @@ class _Groups:
         return Sample(group.key, index, image, caption, columns, group.ref, error)
 
 
-def _key_and_role(name: str, suffix: str) -> tuple[str, str | None]:
+def _key_and_role(name: str, base: str) -> tuple[str, str | None]:
     """`dir/c.v1.jpg` is the image of `dir/c.v1`: only the last extension, if known, is stripped."""
-    extension = suffix.lower()
+    stem, dot, suffix = base.rpartition(".")
+    extension = (dot + suffix).lower() if stem else ""
     if extension in IMAGE_EXTENSIONS:
         role = "image"
     elif extension in (".txt", ".json"):
         role = extension
     else:
         return name, None
-    return name.removeprefix("./")[: -len(suffix)], role
+    return name.removeprefix("./")[: -len(extension)], role
 
 
 def _caption(texts: dict[str, bytes], field_name: str | None) -> tuple[str | None, dict[str, Any]]:
