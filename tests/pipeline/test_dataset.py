@@ -169,14 +169,14 @@ def test_broken_segmentations_are_told_from_sound_ones() -> None:
     assert segmentation_problems(pa.array(sound, RLE_TYPE), np.array(sizes)) == {}
     good, size = sound[1], sizes[1]
     broken = [
-        ({"size": list(size), "counts": good["counts"][:-1]}, "covers|not COCO"),
-        ({"size": list(size), "counts": good["counts"] + "1"}, "covers"),
-        ({"size": list(size), "counts": ""}, "not COCO"),
-        ({"size": list(size), "counts": "<b>!"}, "not COCO"),
-        ({"size": list(size), "counts": "oooooooooooooo0"}, "not COCO"),
-        ({"size": [size[1] + 1, size[0]], "counts": good["counts"]}, "height x width"),
-        ({"size": list(size), "counts": None}, "no segmentation"),
-        (None, "no segmentation"),
+        ({"size": list(size), "counts": good["counts"][:-1]}, "does not fit|ends early"),
+        ({"size": list(size), "counts": good["counts"] + "1"}, "does not fit"),
+        ({"size": list(size), "counts": ""}, "ends early"),
+        ({"size": list(size), "counts": "<b>!"}, "other characters"),
+        ({"size": list(size), "counts": "oooooooooooooo0"}, "longer than any"),
+        ({"size": [size[1] + 1, size[0]], "counts": good["counts"]}, "does not fit|its image of"),
+        ({"size": list(size), "counts": None}, "holds no RLE"),
+        (None, "holds no RLE"),
     ]
     problems = segmentation_problems(
         pa.array([one for one, _ in broken] + [good], RLE_TYPE), np.array([size] * (len(broken) + 1))
