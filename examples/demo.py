@@ -31,7 +31,16 @@ def main(folder: str = "demo") -> int:
     output = destination / "output"
     shards, truth = EXAMPLES / "shards", EXAMPLES / "truth"
     run("annotate", shards, output)
-    run("report", output, "--truth", truth, "-o", destination / "report.html", "--sheet", destination / "sheet.png")
+    run(
+        "report",
+        output,
+        "--truth",
+        truth,
+        "-o",
+        destination / "report.html",
+        "--sheet",
+        destination / "sheet.png",
+    )
     print("\nAgainst the true masks of these held-out scenes:")
     print_scores(score(output, truth))
     print(f"\nLook at  {destination / 'report.html'}  (page)  or  {destination / 'sheet.png'}  (picture)")
