@@ -23,7 +23,7 @@ from pipeline.view.rows import Rows
 from sspsam.errors import DataError
 from sspsam.rle import check_rle
 
-_BATCH = 512  # images
+_BATCH = 1024  # images
 _COLUMNS = ("key", "shard", "annotations")
 _SCHEMA = pa.schema(
     [("image_id", pa.int64()), ("position", pa.int32()), ("iou", pa.float32()), ("area", pa.int64())]
@@ -84,7 +84,7 @@ class Truth:
         found = dict(
             self._index.query(
                 f"select {self._name}, min(id) from images where status = 'ok'"
-                f" and list_contains(?, {self._name}) group by 1",
+                f" and {self._name} in (select unnest(?)) group by 1",
                 [[name for name, _ in mine]],
             )
         )

@@ -30,7 +30,7 @@ import pyarrow.compute as pc
 
 from pipeline.dataset import AnnotationDataset
 from pipeline.view.files import ListedFile, list_files, open_parquet
-from sspsam.errors import SSPSAMError
+from sspsam.errors import ConfigError, SSPSAMError
 from sspsam.schema import SIGNALS
 
 #: Images read before they are inserted together.
@@ -82,17 +82,27 @@ class Index:
         memory_mb: int = 2048,
         threads: int = 8,
     ) -> None:
-        """path: database file to keep and reuse; default a temporary one, gone with `close`."""
+        """path: database file to keep and reuse; default a temporary one, gone with `close`.
+
+        Raises ConfigError if the file cannot be used.
+        """
         self.dataset = dataset
         self._folder = None if path else tempfile.mkdtemp(prefix="sspsam-view-")
         database = path or str(Path(str(self._folder)) / "index.duckdb")
-        self._connection = duckdb.connect(database, config={"memory_limit": f"{memory_mb}MB"})
-        self._connection.execute(_TABLES)
+        try:
+            self._connection = duckdb.connect(database, config={"memory_limit": f"{memory_mb}MB"})
+            self._connection.execute(_TABLES)
+        except duckdb.Error as error:
+            raise ConfigError(
+                f"--index {database}: cannot be opened ({str(error).splitlines()[0]});"
+                " is another viewer using it? Name another file."
+            ) from error
         self._threads = threads
         self._filling = threading.Lock()
         self._problems: dict[str, str] = {}
         self._files_total = 0
         self._complete = False
+        self._first_id = 0
 
     def query(self, sql: str, parameters: Any = None) -> list[tuple[Any, ...]]:
         """Rows of one SELECT, on a cursor of its own."""
@@ -136,6 +146,8 @@ class Index:
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def _empty(self) -> None:
+        # Ids are never used again: pictures are remembered by them.
+        self._first_id = self.query("select coalesce(max(id) + 1, 0) from images")[0][0]
         for table in ("files", "images", "masks", "phrases"):
             self.query(f"delete from {table}")
 
@@ -149,7 +161,7 @@ class Index:
                 part = files[start : start + window]
                 for file, table in zip(part, pool.map(self._read_file, part), strict=True):
                     if isinstance(table, str):
-                        self._problems[file.path] = table
+                        self._problems = {**self._problems, file.path: table}
                         continue
                     batch.append((file, table))
                     images += table.num_rows
@@ -171,7 +183,7 @@ class Index:
         """Add a batch in one transaction: a query sees all of a file or nothing."""
         with self.cursor() as cursor:
             next_id, next_file = cursor.execute(
-                "select coalesce((select max(id) + 1 from images), 0), "
+                f"select coalesce((select max(id) + 1 from images), {self._first_id}), "
                 "coalesce((select max(file_id) + 1 from files), 0)"
             ).fetchall()[0]
             images, masks, files = [], [], []

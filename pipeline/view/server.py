@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
@@ -74,8 +75,9 @@ class Viewer:
             self.index.refresh()
             self.reviews.load()
             self.problem = None
-        except (SSPSAMError, OSError) as error:
-            self.problem = str(error)
+        except Exception as error:  # the thread's end: the page must say why, whatever it is
+            known = isinstance(error, SSPSAMError | OSError)
+            self.problem = str(error) if known else f"{type(error).__name__}: {error}"
 
     def close(self) -> None:
         self.rows.close()
@@ -115,7 +117,7 @@ def make_app(config: ViewConfig) -> Starlette:
 
     async def post_verdicts(request: Request) -> Response:
         body = await _body(request)
-        return _answered(lambda: _store(viewer, body))
+        return await run_in_threadpool(_answered, lambda: _store(viewer, body))
 
     def post_refresh(_: Request) -> Response:
         viewer.fill()
@@ -179,6 +181,7 @@ def _answered(work: Callable[[], Response]) -> Response:
 def _state(viewer: Viewer, _: Request) -> Response:
     progress = asdict(viewer.index.progress())
     if viewer.problem:
+        progress["complete"] = True
         progress["problems"] = [(viewer.dataset.url, viewer.problem), *progress["problems"]]
     query = viewer.index.query
     statuses = dict(query("select status, count(*) from images group by 1"))

@@ -131,7 +131,10 @@ function closed() {
 
 /** Open the card that the address names, if any. */
 async function openAddress() {
-  const [shard, key] = location.hash.slice(1).split("/").map(decodeURIComponent);
+  let shard, key;
+  try {
+    [shard, key] = location.hash.slice(1).split("/").map(decodeURIComponent);
+  } catch { /* no address of ours */ }
   if (key === undefined) return;
   const i = page.cards.findIndex((card) => card.shard === shard && card.key === key);
   if (i >= 0) {

@@ -207,3 +207,10 @@ def test_verdicts_newest_wins_and_writers_do_not_disturb_each_other(tmp_path: Pa
     with pytest.raises(DataError, match=r"mine\.parquet"):
         reviews.load()
     index.close()
+
+
+def test_an_index_file_that_cannot_be_used_is_named(made: MadeDataset, tmp_path: Path) -> None:
+    wrong = tmp_path / "notes.txt"
+    wrong.write_text("no database " * 1000)
+    with pytest.raises(ConfigError, match=r"--index .*notes\.txt: cannot be opened"):
+        Index(open_tolerant(str(made.output)), path=str(wrong))
