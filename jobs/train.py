@@ -31,6 +31,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--recipe", choices=sorted(RECIPES), help="all stages of a schedule; flags below override it"
     )
     parser.add_argument("--from", dest="source", help="model to start from (default: random weights)")
+    parser.add_argument("--clip", metavar="FILE", help="CLIP weights to begin with, with --sam")
+    parser.add_argument("--sam", metavar="FILE", help="SAM weights to begin with, with --clip")
     parser.add_argument("--preset", default="tiny", help="layout of random weights (default: tiny)")
     parser.add_argument("--device", default="auto", help="cpu, cuda, mps or auto (default)")
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's choice)")
@@ -96,6 +98,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             stages = (TrainConfig(**chosen),)
         data = _data(options)
+        if options.clip or options.sam:
+            options.source = _with_towers(options)
         if options.workers:
             return _run_workers(options, stages, data)
         return _run(options, stages, data)
@@ -129,6 +133,21 @@ def _data(options: argparse.Namespace) -> Data:
         validation_split=options.validation_split,
         options=RecordOptions(flip=options.flip, translate=options.translate),
     )
+
+
+def _with_towers(options: argparse.Namespace) -> str:
+    """A model with published towers, saved as OUTPUT/start; made once."""
+    from sspsam import SSPSAM, SSPSAMConfig
+    from sspsam.training.towers import load_towers
+
+    if options.source or not (options.clip and options.sam) or "://" in options.output:
+        raise ConfigError("--clip and --sam go together, without --from, into a local OUTPUT")
+    start = Path(options.output) / "start"
+    if not (start / "model.safetensors").exists():
+        model = SSPSAM(SSPSAMConfig.preset(options.preset))
+        load_towers(model, options.clip, options.sam)
+        model.save_pretrained(start)
+    return str(start)
 
 
 def _has_splits(dataset: str, stores: dict[str, Any]) -> bool:

@@ -78,6 +78,7 @@ def test_misuse_is_told(made: MadeBenchmarks, tiny_model_dir: Path, tmp_path: Pa
     assert "--format" in said("--data", tmp_path)
     assert "--flip" in said("--data", made.refer, "--flip", 2)
     assert "--cache-features" in said("--data", made.refer, "--cache-features", *SHORT)
+    assert "go together" in said("--data", made.refer, "--clip", "x", *SHORT)
     merge = ("--data", made.authors("merge"), "--images-at", made.images)
     assert "boxes alone do not do" in said(*merge, "--from", tiny_model_dir, *SHORT)
 

@@ -15,7 +15,7 @@ import torch
 from sspsam import SSPSAM
 from tests.sspsam.data.benchmarks import make_benchmarks
 
-STEPS = 12
+STEPS = 24
 
 
 def descendants(root: int) -> set[int]:
@@ -75,22 +75,23 @@ def start(output: Path, data: Path, model: Path, *options: str) -> subprocess.Po
 
 
 @pytest.mark.chaos
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_a_killed_worker_costs_no_step(tmp_path: Path, tiny_model_dir: Path):
     data = make_benchmarks(tmp_path / "bench").grefcoco
     calm = start(tmp_path / "calm", data, tiny_model_dir)
-    said, _ = calm.communicate(timeout=400)
+    said, _ = calm.communicate(timeout=600)
     assert calm.returncode == 0, said[-3000:]
 
     output = tmp_path / "stormy"
     stormy = start(output, data, tiny_model_dir)
-    end = time.monotonic() + 300
-    while not checkpoints(output) and time.monotonic() < end and stormy.poll() is None:
+    end = time.monotonic() + 400
+    # When the second begins to appear, the first counts for Ray Train.
+    while len(checkpoints(output)) < 2 and time.monotonic() < end and stormy.poll() is None:
         time.sleep(0.2)
     workers = training_workers(stormy.pid)
     assert len(workers) == 2
     os.kill(workers[-1], signal.SIGKILL)
-    said, _ = stormy.communicate(timeout=400)
+    said, _ = stormy.communicate(timeout=600)
     assert stormy.returncode == 0, said[-3000:]
     assert "resuming masks at step" in said
 
@@ -110,6 +111,6 @@ def test_a_killed_worker_costs_no_step(tmp_path: Path, tiny_model_dir: Path):
     assert not any(name.startswith(("clip.", "sam.image_encoder.")) for name in moved)
 
     again = start(output, data, tiny_model_dir)
-    said, _ = again.communicate(timeout=200)
+    said, _ = again.communicate(timeout=400)
     assert again.returncode == 0, said[-3000:]
     assert "resuming" not in said
