@@ -10,11 +10,12 @@ from dataclasses import fields, replace
 from typing import Any
 
 from jobs.options import add_storage_options, storage_options
-from pipeline.curate.config import CAP_ORDERS, REVIEWS, CurateConfig, CurateResources, parse_split
 from sspsam.errors import SSPSAMError
 
 
 def build_parser() -> argparse.ArgumentParser:
+    from pipeline.curate.config import CAP_ORDERS, REVIEWS
+
     parser = argparse.ArgumentParser(
         prog="sspsam curate",
         description="Write what is worth training on to DEST, and say why the rest is not there.",
@@ -51,9 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
     keep.add_argument(
         "--keep-empty", action=argparse.BooleanOptionalAction, help="keep images without a phrase"
     )
-    keep.add_argument(
-        "--split", type=parse_split, metavar="NAME=SHARE,...", help="default: train=0.9,val=0.1"
-    )
+    keep.add_argument("--split", metavar="NAME=SHARE,...", help="default: train=0.9,val=0.1")
     keep.add_argument("--seed", type=int, metavar="N", help="of split and hash order (default: 0)")
     how = parser.add_argument_group("how")
     how.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core)")
@@ -66,11 +65,14 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = build_parser().parse_args(argv)
     try:
+        arguments = build_parser().parse_args(argv)
         manifest = _curate(arguments)
     except SSPSAMError as error:
         print(f"sspsam curate: {error}", file=sys.stderr)
+        return 2
+    except ImportError as error:
+        print(f"sspsam curate: {error}; pip install 'sspsam[curate]'", file=sys.stderr)
         return 2
     if arguments.json:
         print(json.dumps(manifest, indent=2, ensure_ascii=False, default=str))
@@ -84,7 +86,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _curate(arguments: argparse.Namespace) -> dict[str, Any]:
-    from pipeline.curate import curate
+    from pipeline.curate import CurateConfig, CurateResources, curate
+    from pipeline.curate.config import parse_split
+
+    if arguments.split is not None:
+        arguments.split = parse_split(arguments.split)
 
     config = CurateConfig.from_yaml(arguments.config) if arguments.config else CurateConfig()
     return curate(

@@ -8,11 +8,12 @@ import sys
 from collections.abc import Sequence
 
 from jobs.options import add_storage_options, storage_options
-from pipeline.export.config import CATEGORIES, FORMATS, IMAGES, ExportConfig
 from sspsam.errors import SSPSAMError
 
 
 def build_parser() -> argparse.ArgumentParser:
+    from pipeline.export.config import CATEGORIES, FORMATS, IMAGES
+
     formats = "\n".join(f"  {name:<14} {text}" for name, text in FORMATS.items())
     parser = argparse.ArgumentParser(
         prog="sspsam export",
@@ -47,10 +48,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns 0; 1 if images could not be read and are left out; 2 for a wrong flag or dataset."""
-    arguments = build_parser().parse_args(argv)
     try:
-        from pipeline.export import export
+        from pipeline.export import ExportConfig, export
 
+        arguments = build_parser().parse_args(argv)
         given = {"workers": arguments.workers} if arguments.workers is not None else {}
         config = ExportConfig(
             arguments.format, arguments.images, arguments.categories, arguments.images_per_file, **given
@@ -66,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"sspsam export: {error}", file=sys.stderr)
         return 2
     except ImportError as error:
-        print(f"sspsam export: {error}; pip install 'sspsam[export]'", file=sys.stderr)
+        print(f"sspsam export: {error}; pip install 'sspsam[curate,export]'", file=sys.stderr)
         return 2
     if arguments.json:
         print(json.dumps(manifest, indent=2, ensure_ascii=False))

@@ -54,6 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SSPSAMError as error:
         print(f"sspsam import: {error}", file=sys.stderr)
         return 2
+    except ImportError as error:
+        print(f"sspsam import: {error}; pip install 'sspsam[curate]'", file=sys.stderr)
+        return 2
     if arguments.json:
         print(json.dumps(manifest, indent=2, ensure_ascii=False))
     else:

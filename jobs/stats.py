@@ -50,6 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SSPSAMError as error:
         print(f"sspsam stats: {error}", file=sys.stderr)
         return 2
+    except ImportError as error:
+        print(f"sspsam stats: {error}; pip install 'sspsam[curate]'", file=sys.stderr)
+        return 2
     return 0
 
 

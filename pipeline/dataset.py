@@ -23,7 +23,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.core import url_to_fs
 
-from pipeline.dataset_schema import CURATED_SCHEMA, REVIEW_SCHEMA, check_schema, leaf_columns
+from pipeline.dataset_schema import (
+    CURATED_SCHEMA,
+    REVIEW_SCHEMA,
+    VERDICTS,
+    check_schema,
+    leaf_columns,
+)
 from sspsam.errors import DataError
 from sspsam.schema import ANNOTATION_SCHEMA
 
@@ -229,6 +235,11 @@ def read_reviews(dataset: AnnotationDataset) -> pa.Table:
                 f"{dataset.locate(path)}: not a file of verdicts ({_brief(error)});"
                 f" it needs the columns {', '.join(REVIEW_SCHEMA.names)}. Move it out of reviews/."
             ) from error
+        unknown = set(tables[-1]["verdict"].to_pylist()) - {*VERDICTS, "none"}
+        if unknown:
+            raise DataError(
+                f"{dataset.locate(path)}: verdict {unknown.pop()!r} is none of {', '.join(VERDICTS)}, none"
+            )
     everything = pa.concat_tables(tables)
     newest: dict[tuple[str, str, str | None], int] = {}
     places = zip(*(everything[name].to_pylist() for name in ("key", "shard", "phrase")), strict=True)

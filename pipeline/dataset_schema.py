@@ -24,6 +24,7 @@ REVIEW_SCHEMA: Final = pa.schema(
     metadata=ANNOTATION_SCHEMA.metadata,
 )
 
+#: What people may say; a verdict "none" takes back the ones before it.
 VERDICTS: Final = ("accept", "reject", "flag")
 
 #: What `curate` adds: `split` to the row, `aliases` (phrases of merged masks) to each annotation.

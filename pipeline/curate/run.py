@@ -233,6 +233,11 @@ def _manifest(job: Job, counts: Counts, decided: whole.Whole) -> dict[str, Any]:
     splits = {
         name: {unit: counts["output", unit, name] for unit in ("images", "phrases")} for name in config.split
     }
+    steps = funnel(stages, counts, images, phrases)
+    out = {unit: sum(split[unit] for split in splits.values()) for unit in ("images", "phrases")}
+    if (steps[-1]["images"], steps[-1]["phrases"]) != (out["images"], out["phrases"]):
+        raise RuntimeError(f"curate lost count: {steps[-1]} but {out} were written; this is a bug")
+    earlier = job.dataset.read_json(MANIFEST) or {}
     return {
         "version": 1,
         "source": job.dataset.url,
@@ -240,12 +245,12 @@ def _manifest(job: Job, counts: Counts, decided: whole.Whole) -> dict[str, Any]:
         "config": config.as_json(),
         "images_in": images,
         "phrases_in": phrases,
-        "images_out": sum(split["images"] for split in splits.values()),
-        "phrases_out": sum(split["phrases"] for split in splits.values()),
-        "funnel": funnel(stages, counts, images, phrases),
+        "images_out": out["images"],
+        "phrases_out": out["phrases"],
+        "funnel": steps,
         "capped_phrases": decided.capped,
         "splits": splits,
-        "run": job.dataset.read_json("_run.json"),
+        "run": job.dataset.read_json("_run.json") or earlier.get("run"),
     }
 
 

@@ -29,6 +29,8 @@ def test_flags_win_over_the_config_and_the_funnel_is_printed(
     assert manifest["config"]["merge_iou"] == 0.9
     assert list(manifest["splits"]) == ["train"]
     assert manifest["phrases_out"] > 0
+    assert main([*given, "--overwrite", "--split", "train:1"]) == 2
+    assert "write it as train=0.9,val=0.1" in capsys.readouterr().err
     assert main([*given, "--overwrite", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["phrases_out"] == 0
 

@@ -131,6 +131,13 @@ def test_a_bad_file_is_named_with_the_mend(tmp_path: Path, how: str, says: str) 
     assert str(path) in str(caught.value)
 
 
+def test_a_verdict_that_nobody_knows_is_named(tmp_path: Path) -> None:
+    output = make_dataset(tmp_path, images=2, shards=1).output
+    write_reviews(output, "a.parquet", [("a", "b", None, "none", 1), ("a", "b", "c", "rejected", 2)])
+    with pytest.raises(DataError, match=r"a.parquet: verdict 'rejected' is none of accept, reject, flag"):
+        read_reviews(open_dataset(str(output)))
+
+
 def test_a_wrong_folder_is_explained(tmp_path: Path) -> None:
     output = make_dataset(tmp_path, images=2, shards=1).output
     for folder, says in (

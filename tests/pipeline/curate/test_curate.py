@@ -257,6 +257,7 @@ def test_a_curated_dataset_is_curated_again(made: MadeDataset, tmp_path: Path) -
         given = [[one["phrase"], *one["aliases"]] for one in before[row["key"]]["annotations"]]
         taken = [[one["phrase"], *one["aliases"]] for one in row["annotations"]]
         assert sorted(chain(*taken)) == sorted(chain(*given))
+    assert manifest["run"]["model"]["name"] == "drawn"
     where = next(step for step in manifest["funnel"] if step["stage"].startswith("where"))
     assert where["dropped_images"]["predicate_false"] > 0
     assert any(row["annotations"] == [] for row in before.values())
