@@ -152,11 +152,13 @@ def _tile(choice: Choice, row: dict[str, Any], pictures: Pictures, true: dict[st
 
 def _line(position: int, annotation: dict[str, Any], iou: float | None) -> Line:
     score = annotation["score"]
-    value = "no target" if not annotation["has_target"] else "" if score is None else f"{score:.2f}"
-    if iou is not None:
-        value = f"IoU {iou:.2f} · {value}" if value else f"IoU {iou:.2f}"
+    parts = [] if iou is None else [f"IoU {iou:.2f}"]
+    if not annotation["has_target"]:
+        parts.append("no target")
+    elif score is not None:
+        parts.append(f"score {score:.2f}" if parts else f"{score:.2f}")
     colour = PALETTE[position % len(PALETTE)]
-    return Line(annotation["phrase"], colour, value, bool(annotation["has_target"]))
+    return Line(annotation["phrase"], colour, " · ".join(parts), bool(annotation["has_target"]))
 
 
 def _drawn(
