@@ -24,7 +24,8 @@ _PLAIN_EVERY_SECONDS = 10.0
 class Progress:
     """Counts receipts and shows them.
 
-    Time left comes from bytes: those of the shards that remain over the rate of the last two minutes.
+    Time left comes from bytes (images, of a folder): those of the shards that remain over the rate of
+    the last two minutes.
     It is unknown while a shard's size is (`-`).
 
     Args:
@@ -35,6 +36,7 @@ class Progress:
     def __init__(self, shards: Sequence[Shard], ended: set[str], stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stderr
         self._sizes = {shard.name: shard.size for shard in shards}
+        self._folders = {shard.name for shard in shards if shard.format == "folder"}
         self._ended = set(ended)
         self._remaining = {n: s for n, s in self._sizes.items() if n not in ended}
         self._read = dict.fromkeys(self._remaining, 0)
@@ -63,7 +65,8 @@ class Progress:
 
     def add(self, receipt: Receipt) -> None:
         """One chunk is written."""
-        size = int(receipt.notes.get("bytes_in", 0))
+        counted = receipt.shard in self._folders
+        size = receipt.samples if counted else int(receipt.notes.get("bytes_in", 0))
         self.images += receipt.samples
         self.masks += receipt.masks
         self.errors += receipt.error

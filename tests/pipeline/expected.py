@@ -18,7 +18,8 @@ def expected_rows(source: Path, model: Path, chunk_size: int, phrases: str) -> l
     segmenter = LoadSegmenter(str(model), "cpu", threads=1)()
     ask = phrase_source(phrases)
     tables = []
-    for shard in list_shards(str(source)):
+    # One by one: a folder with both tars and Parquet files is refused unless --format says which.
+    for shard in list_shards([str(path) for path in sorted(source.iterdir())]):
         for chunk in read_chunks(shard, chunk_size, options=ReadOptions()):
             asked = ask(chunk.samples)
             texts = [[phrase.text for phrase in of_image] for of_image in asked]

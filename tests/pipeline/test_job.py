@@ -182,7 +182,7 @@ def test_samples_that_kill_are_found_and_the_rest_is_annotated(micro_model: Path
     write_tar(source / "crash.tar", sample_members(100, 20))
     notes = tmp_path / "notes"
     notes.mkdir()
-    config = configure(source, tmp_path / "out", micro_model, image_timeout=1.5)
+    config = configure(source, tmp_path / "out", micro_model, image_timeout=1.5, chunk_size=4)
     summary = annotate(
         config,
         reader=faults.killing_reader,
@@ -206,7 +206,7 @@ def test_samples_that_kill_are_found_and_the_rest_is_annotated(micro_model: Path
     assert "KeyError" in found["000023"]["error"]["message"]
     # The shard whose reader dies ends there: its first chunk, and a row that says so.
     crash = [row for row in found.values() if row["shard"] == "crash"]
-    assert [row["index"] for row in crash] == list(range(9))
+    assert [row["index"] for row in crash] == list(range(5))
     assert "killed its process twice" in crash[-1]["error"]["message"]
 
 
