@@ -78,9 +78,8 @@ class TowerEncoder:
             return Encoded(None, None, [], error, None)
         pictures = [mirror_image(rgb) if way else rgb for way in self._ways]
         ready = [preprocess_rgb(picture, self.model.config) for picture in pictures]
-        clip_pixels, sam_pixels = (
-            torch.stack([parts[i] for parts in ready]).to(self.model.device) for i in (0, 1)
-        )
+        clip_pixels = torch.stack([clip for clip, _, _ in ready]).to(self.model.device)
+        sam_pixels = torch.stack([sam for _, sam, _ in ready]).to(self.model.device)
         found = self.model.encode_image(clip_pixels, sam_pixels)
         tokens, embeddings = found.clip_tokens.half().cpu(), found.sam_embedding.half().cpu()
         features = tuple(zip(self._ways, tokens, embeddings, strict=True))

@@ -13,6 +13,7 @@ from pycocotools import mask as coco_mask
 
 from sspsam.data.files import read_bytes
 from sspsam.errors import DataError
+from sspsam.rle import check_rle
 
 Rasteriser = Literal["coco", "phrasecut"]
 
@@ -121,7 +122,9 @@ class Segmentation:
                 f"the truth is a mask of {size[1]} x {size[0]} pixels, its image has "
                 f"{width} x {height}: the annotations belong to other images"
             )
-        return {"size": [height, width], "counts": counts.encode("ascii")}
+        packed = {"size": [height, width], "counts": counts.encode("ascii")}
+        check_rle(packed)  # pycocotools trusts what it is given
+        return packed
 
 
 @dataclass(frozen=True)

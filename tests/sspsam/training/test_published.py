@@ -112,9 +112,7 @@ def test_micro_batches_add_up(small_model: SSPSAM, records, tmp_path: Path):
     largest = max(float(state["exp_avg"].abs().max()) for state in whole.values())
     assert largest > 1e-4
     for number, state in whole.items():
-        torch.testing.assert_close(
-            parts[number]["exp_avg"], state["exp_avg"], rtol=1e-3, atol=1e-5 * largest
-        )
+        torch.testing.assert_close(parts[number]["exp_avg"], state["exp_avg"], rtol=1e-3, atol=1e-5 * largest)
 
 
 def test_epochs_become_steps(small_model: SSPSAM, data: DataConfig):
