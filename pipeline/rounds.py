@@ -1,12 +1,13 @@
 """Runs the chain, keeps the books, and runs it again for what is still missing.
 
 A fault that Ray cannot mend ends the chain; the files that are there stay. So a round is: plan what
-is missing, run it, count. Rounds go on while each brings something, and stop when one brings nothing
-or nothing comes for `--stall-timeout`: the run always ends.
+is missing, run it, count. Rounds go on while they bring something, and stop when two bring nothing or
+nothing moves for `--stall-timeout`: the run always ends.
 """
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
@@ -32,6 +33,7 @@ _TICK_SECONDS = 1.0
 _GRACE_SECONDS = 120.0
 _VERIFY_THREADS = 8
 _NAMED_STRAGGLERS = 5
+_MAX_FRUITLESS_ROUNDS = 2
 
 Plan = Callable[[Survey], tuple[list[ShardTask], dict[str, int]]]
 
@@ -72,6 +74,9 @@ class Bookkeeper:
 
     def add(self, receipt: Receipt) -> None:
         """A chunk's file is written. When it completes its shard, the shard is read back."""
+        shard, written = receipt.shard, self._written[receipt.shard]
+        if receipt.chunk in written:
+            return  # Ray repeated the chunk for a node that was lost: same name, same rows
         if self._start_seconds is None:
             busy = float(receipt.notes.get("busy_seconds", 0.0))
             self._first_receipt, self._first_images = time.monotonic(), receipt.samples
@@ -81,7 +86,6 @@ class Bookkeeper:
         self._images += receipt.samples
         if self.progress:
             self.progress.add(receipt)
-        shard, written = receipt.shard, self._written[receipt.shard]
         if receipt.last and any(number > receipt.chunk for number in written):
             # Reading broke here although later chunks were read before: this end is not the end.
             self.store.delete([chunk_name(shard, receipt.chunk)])
@@ -161,11 +165,11 @@ def run_rounds(
     ledger: RemoteLedger,
     stall_seconds: float,
 ) -> None:
-    """Run `chain` for what `plan` finds missing until nothing is, or a round brings nothing.
+    """Run `chain` for what `plan` finds missing until nothing is, or two rounds bring nothing.
 
     What could not be done stands in `book.problems`.
     """
-    found = book.found
+    found, fruitless = book.found, 0
     while True:
         tasks, unverified = plan(found)
         book.begin_round(tasks, unverified)
@@ -184,16 +188,19 @@ def run_rounds(
             failure = f"the chain broke: {_cause(error)}"
         finally:
             book.collect(wait=True)
-            book.deaths = ledger.deaths()
+            with contextlib.suppress(Exception):  # a cluster that is gone cannot be asked
+                book.deaths = ledger.deaths()
         if not failure and not book.problems:
             return
         if failure:
             book.problems["chain"] = failure
-        if not chunks and len(book.ended) == before:
+        fruitless = 0 if chunks or len(book.ended) > before else fruitless + 1
+        if fruitless >= _MAX_FRUITLESS_ROUNDS:
             return
         for problem in book.problems.values():
             book.say(f"{problem}; going on with what is missing")
-        found = survey(book.store, [task.shard for task in tasks])
+        fresh = survey(book.store, [task.shard for task in tasks])
+        found = Survey(book.ended | fresh.ended, fresh.begun)
 
 
 def watch(dataset: ray.data.Dataset, ledger: RemoteLedger, stall_seconds: float) -> Iterator[Receipt | None]:

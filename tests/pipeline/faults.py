@@ -92,5 +92,20 @@ def killing_reader(shard: Shard, chunk_size: int, *, skip: Any = ()) -> Iterator
         yield chunk
 
 
+@dataclass(frozen=True)
+class FlakyReader:
+    """Reads shards; of the one named 00001 the second chunk cannot be had the first time."""
+
+    notes: Path
+
+    def __call__(self, shard: Shard, chunk_size: int, *, skip: Any = ()) -> Iterator[Chunk]:
+        for chunk in read_chunks(shard, chunk_size, skip=skip, options=ReadOptions()):
+            failed = self.notes / "failed"
+            if shard.name == "00001" and chunk.index == 1 and not failed.exists():
+                failed.touch()
+                raise ConnectionResetError("the connection broke")
+            yield chunk
+
+
 def broken_reader(shard: Shard, chunk_size: int, *, skip: Any = ()) -> Iterator[Chunk]:
     raise ConnectionResetError(f"{ShardTask(shard)}: gone")

@@ -171,6 +171,24 @@ def test_a_killed_replica_changes_nothing(
     assert rows(tmp_path / "out") == rows(wanted)
 
 
+def test_a_chain_that_breaks_is_run_again_for_what_is_missing(
+    undisturbed: tuple[Path, Path, RunSummary], micro_model: Path, tmp_path: Path
+) -> None:
+    source, wanted, _ = undisturbed
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    said: list[str] = []
+    summary = annotate(
+        configure(source, tmp_path / "out", micro_model),
+        reader=faults.FlakyReader(notes),
+        phrase_source=two_phrases,
+        say=said.append,
+    )
+    assert (notes / "failed").exists()
+    assert (summary.exit_code, summary.computed, summary.samples) == (0, 60, 60)
+    assert rows(tmp_path / "out") == rows(wanted)
+
+
 def test_samples_that_kill_are_found_and_the_rest_is_annotated(micro_model: Path, tmp_path: Path) -> None:
     source = tmp_path / "in"
     members = dict(sample_members(0, 24))
