@@ -235,7 +235,7 @@ _TINY = SSPSAMConfig(
         vocab_size=1514,
         context_length=24,
     ),
-    ssp=SSPConfig(width=128, heads=4, prompts=8, layers=3, encoder_heads=4, feed_forward=512),
+    ssp=SSPConfig(width=128, heads=4, prompts=16, layers=3, encoder_heads=8, feed_forward=512),
     sam=SAMConfig(
         encoder_width=128,
         encoder_depth=4,

@@ -56,6 +56,7 @@ class TrainConfig:
     l1_weight: float = _option(5.0, "of the box's L1 loss")
     giou_weight: float = _option(2.0, "of the box's GIoU loss")
     gate_weight: float = _option(0.0, "of the auxiliary loss on the gate (not published)")
+    select_weight: float = _option(0.0, "of the auxiliary loss on the encoder's patches (not published)")
     iou_weight: float = _option(0.0, "of the error of SAM's IoU head (not published)")
     pool: int = _option(0, "scenes drawn ahead and reused; 0 draws new ones for ever")
     cache_features: bool = _option(False, "run the frozen image towers once a pool scene")

@@ -14,6 +14,7 @@ from sspsam.config import SSPSAMConfig
 from sspsam.modeling.model import SSPSAM
 from sspsam.training.config import TrainConfig
 from sspsam.training.data import Data, SceneData, settle
+from sspsam.training.initialise import smooth_positions
 from sspsam.training.loop import train
 
 #: The bundled model: both towers first (they share no weight, so their order does not matter), then
@@ -58,7 +59,8 @@ _TINY: Final = (
         learning_rate=7e-4,
         warmup=60,
         decoder_rate=0.5,
-        gate_weight=4.0,
+        gate_weight=8.0,
+        select_weight=8.0,
         iou_weight=1.0,
         text_tower=False,
         pool=12000,
@@ -159,7 +161,11 @@ def run_stages(
 def start_model(config: TrainConfig, preset: str, source: str | None, device: str) -> SSPSAM:
     """The model that a stage starts from: `source`, or the preset with random weights of its seed."""
     torch.manual_seed(config.seed)
-    model = SSPSAM.from_pretrained(source) if source else SSPSAM(SSPSAMConfig.preset(preset))
+    if source:
+        model = SSPSAM.from_pretrained(source)
+    else:
+        model = SSPSAM(SSPSAMConfig.preset(preset))
+        smooth_positions(model.ssp_encoder)
     model.to(device)
     model.image_tower_dtype = getattr(torch, config.precision)
     return model

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import torch
@@ -130,9 +131,12 @@ def masks(model: SSPSAM, batch: Batch, config: TrainConfig, cache: FeatureCache 
     """The published second stage: boxes and masks."""
     tokens, embedding = _clip_tokens(model, batch, cache), _sam_embedding(model, batch, cache)
     text = model.encode_text(model.tokenize(batch.phrases).to(tokens.device))
-    prompt = model.ssp_encoder(tokens, text, batch.image_index)
+    with encoder_tokens(model) as layers:
+        prompt = model.ssp_encoder(tokens, text, batch.image_index)
     logits, predicted_iou = model.decode(embedding, prompt.prompts, batch.image_index)
     losses = _box_losses(prompt.boxes, prompt.gate, batch, config)
+    if config.select_weight:
+        losses["select"] = config.select_weight * select_loss(layers, batch.masks, model.config.clip.grid)
     return losses | mask_losses(logits, predicted_iou, batch.masks, config)
 
 
@@ -147,6 +151,36 @@ def _sam_embedding(model: SSPSAM, batch: Batch, cache: FeatureCache | None) -> T
     if batch.sam_embedding is not None:
         return batch.sam_embedding
     return cache.sam_embedding(batch.scenes) if cache else model.encode_sam(batch.sam_pixels)
+
+
+@contextmanager
+def encoder_tokens(model: SSPSAM) -> Iterator[list[Tensor]]:
+    """Collects what each layer of the SSP encoder's transformer puts out within the block."""
+    caught: list[Tensor] = []
+    hooks = [
+        layer.register_forward_hook(lambda module, inputs, output: caught.append(output))
+        for layer in model.ssp_encoder.layers
+    ]
+    try:
+        yield caught
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def select_loss(layers: list[Tensor], masks: Tensor, grid: int) -> Tensor:
+    """Whether each patch token knows that it is part of what is meant; mean over layers.
+
+    A patch token's first channel is read as a logit. The gate says what a phrase names, this which of
+    it the phrase means ("the left dog"): without it that choice is learned from prompts and box alone.
+
+    Args:
+        layers: (N, 1 + P + G*G, C) each, the encoder's tokens after each layer.
+        masks: (N, M, M) bool.
+    """
+    covered = F.adaptive_avg_pool2d(masks.float()[:, None], grid).flatten(1)
+    losses = [gate_loss((3 * tokens[:, -grid * grid :, 0]).sigmoid(), covered) for tokens in layers]
+    return torch.stack(losses).mean()
 
 
 def _box_losses(boxes: Tensor, gate: Tensor, batch: Batch, config: TrainConfig) -> Losses:
