@@ -170,7 +170,10 @@ def _is_hidden(path: str, folder: str) -> bool:
 def _choose(
     url: str, files: Mapping[str, Mapping[str, Any]], format: str | None
 ) -> dict[str, Mapping[str, Any]]:
-    """The shards in a folder. Parquet beside tars of the same names is img2dataset's metadata."""
+    """The shards in a folder: tars and Parquet files, each read as what it is.
+
+    Parquet beside a tar of the same name is img2dataset's metadata, not a shard.
+    """
     tars = {p: i for p, i in files.items() if format_of(p) == "tar"}
     parquets = {p: i for p, i in files.items() if format_of(p) == "parquet"}
     if format is not None:
@@ -178,9 +181,8 @@ def _choose(
         if not chosen:
             raise ConfigError(f"INPUT {url}: no {format} file in the folder")
         return chosen
-    if tars and {_stem(p) for p in parquets} - {_stem(p) for p in tars}:
-        raise ConfigError(f"INPUT {url}: both tar and Parquet files; say which with --format, or give a glob")
-    return tars or parquets
+    stems = {_stem(p) for p in tars}
+    return tars | {p: i for p, i in parquets.items() if _stem(p) not in stems}
 
 
 def _check_columns(

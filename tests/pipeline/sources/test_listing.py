@@ -63,12 +63,14 @@ def test_names(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert list_shards(same[::-1]) == [a, b]
 
 
-def test_parquet_is_chosen_by_format_or_when_alone(shards: Path) -> None:
+def test_parquet_beside_tars(shards: Path) -> None:
     listed = list_shards(str(shards), format="parquet")
     assert [(s.name, s.format) for s in listed] == [(f"0000{i}", "parquet") for i in range(3)]
     (shards / "other.parquet").write_bytes((shards / "00000.parquet").read_bytes())
-    with pytest.raises(ConfigError, match="--format"):
-        list_shards(str(shards))
+    # Beside tars, Parquet of their names is img2dataset's metadata; any other is a shard too.
+    listed = list_shards(str(shards))
+    assert [s.name for s in listed if s.format == "parquet"] == ["other"]
+    assert sum(s.format == "tar" for s in listed) == 6
 
 
 @pytest.mark.parametrize(
