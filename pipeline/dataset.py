@@ -203,9 +203,9 @@ def open_dataset(
     options = dict(storage_options or {})
     fs, root = url_to_fs(str(output), **options)
     root = root.rstrip("/")
-    paths = _annotation_paths(fs, root, str(output))
     opened = AnnotationDataset(str(output), fs, root, (), False, options)
     _refuse_unfinished(opened)
+    paths = _annotation_paths(fs, root, str(output))
     with ThreadPoolExecutor(max_workers=max(1, min(workers, len(paths)))) as pool:
         found = list(pool.map(partial(_read_footer, opened), paths))
     kinds = {curated for _, curated in found}

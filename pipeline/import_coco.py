@@ -69,7 +69,7 @@ def import_coco(
     config = config or ImportConfig()
     options = dict(storage_options or {})
     started = time.monotonic()
-    names = {one["id"]: str(one["name"]) for one in _items(source, "categories", options)}
+    names = {one.get("id"): str(one.get("name") or "") for one in _items(source, "categories", options)}
     images = _images(source, config, options)
     output = Destination(str(destination), MANIFEST, options)
     output.begin(overwrite=overwrite, sources=[])
@@ -98,14 +98,14 @@ def _items(source: str, name: str, options: Mapping[str, Any]) -> Iterator[dict[
 
     found = False
     try:
-        with fsspec.open(source, "rb", **options) as stream:
+        with fsspec.open(source, "rb", compression="infer", **options) as stream:
             for item in ijson.items(stream, f"{name}.item", use_float=True):
+                if not isinstance(item, dict):
+                    raise DataError(f"{source}: {item!r:.80} in {name!r} is not as COCO has it")
                 found = True
                 yield item
     except (OSError, ijson.JSONError) as error:
         raise DataError(f"{source}: cannot be read as JSON ({error})") from error
-    except (KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{source}: an item of {name!r} is not as COCO has it ({error!r})") from error
     if not found and name == "images":
         raise DataError(f"{source}: no list 'images' with anything in it; is it COCO's instances format?")
 
@@ -178,7 +178,7 @@ def _instances(
                     f"neither {config.phrase_field!r} nor a category of id {one.get('category_id')!r}"
                 )
             rle = read_segmentation(one.get("segmentation"), image["height"], image["width"])
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             counts["instances_skipped"] += 1
             with skipped.open("a", encoding="utf-8") as lines:
                 lines.write(f"{json.dumps({'annotation': one.get('id'), 'reason': str(error)})}\n")
@@ -194,9 +194,13 @@ def read_segmentation(value: Any, height: int, width: int) -> str:
     if isinstance(value, list):
         if not value or any(not isinstance(part, list) or len(part) < 6 or len(part) % 2 for part in value):
             raise ValueError("its polygons need x y pairs of three points at least")
+        if not all(isinstance(side, int | float) for part in value for side in part):
+            raise ValueError("its polygons are not of numbers")
         rle = coco_mask.merge(coco_mask.frPyObjects(value, height, width))
     elif isinstance(value, dict) and isinstance(value.get("counts"), list):
         runs = value["counts"]
+        if not runs or not all(isinstance(run, int) for run in runs):
+            raise ValueError("its RLE is not of whole numbers")
         if list(value.get("size", [])) != [height, width] or sum(runs) != height * width or min(runs) < 0:
             raise ValueError(
                 f"its RLE of {sum(runs)} pixels does not fit {height} x {width} (height x width)"

@@ -69,7 +69,7 @@ def decide(scratch: Path, config: CurateConfig, resources: CurateResources) -> W
             path = str(scratch / f"{name}.parquet").replace("'", "''")
             connection.execute(
                 f"COPY (SELECT {columns} FROM {name} ORDER BY {columns}) TO '{path}'"
-                " (FORMAT parquet, ROW_GROUP_SIZE 20000)"
+                " (FORMAT parquet, ROW_GROUP_SIZE 100000)"
             )
     return Whole(counts, capped)
 

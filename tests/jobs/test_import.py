@@ -100,6 +100,7 @@ def by_hand() -> dict[str, Any]:
             {"id": 6, "image_id": 7, "category_id": 1, "segmentation": [[1, 1, 2, 2]]},
             {"id": 7, "image_id": 7, "category_id": 1, "segmentation": {"size": [4, 4], "counts": "04"}},
             {"id": 8, "image_id": 7, "category_id": 1, "segmentation": {"size": [40, 60], "counts": [1, 2]}},
+            {"id": 10, "image_id": 7, "category_id": 1, "segmentation": {"size": [40, 60], "counts": ["x"]}},
             {"id": 9, "image_id": 7, "category_id": 5, "segmentation": [[1, 1, 9, 1, 9, 9]]},
         ],
         "images": [
@@ -127,12 +128,19 @@ def test_every_kind_of_segmentation(
         "s3://bucket/images/",
     ]
     assert main([*command, "--instances", instances]) == 1
-    assert "5 instances could not be read" in capsys.readouterr().err
+    assert "6 instances could not be read" in capsys.readouterr().err
     reasons = [json.loads(line) for line in (tmp_path / "out/_skipped.jsonl").read_text().splitlines()]
-    assert [one["annotation"] for one in reasons] == [5, 6, 7, 8, 9]
+    assert [one["annotation"] for one in reasons] == [5, 6, 7, 8, 10, 9]
     for one, says in zip(
         reasons,
-        ("no image has the id 99", "three points", "4 x 4", "does not fit", "category of id 5"),
+        (
+            "no image has the id 99",
+            "three points",
+            "4 x 4",
+            "does not fit",
+            "whole numbers",
+            "category of id 5",
+        ),
         strict=True,
     ):
         assert says in one["reason"]
@@ -169,6 +177,7 @@ TWICE = {"id": 1, "file_name": "a.jpg", "width": 2, "height": 2}
         ('{"annotations": []}', "no list 'images'"),
         ('{"images": [{"id": 1}]}', "needs id, file_name"),
         (json.dumps({"images": [TWICE, TWICE]}), "twice"),
+        (json.dumps({"images": [TWICE], "annotations": [7]}), "not as COCO has it"),
         ("hello", "cannot be read as JSON"),
     ],
 )
@@ -178,4 +187,6 @@ def test_a_file_that_is_not_coco_is_named(tmp_path: Path, text: str, says: str) 
     with pytest.raises(DataError, match=says) as caught:
         import_coco(str(path), str(tmp_path / "out"), ImportConfig(images="/data"))
     assert str(path) in str(caught.value)
-    assert not (tmp_path / "out").exists()
+    if (tmp_path / "out").exists():  # the fault was met on the way: what stands is not taken for whole
+        with pytest.raises(DataError, match="did not finish"):
+            open_dataset(str(tmp_path / "out"))
