@@ -167,7 +167,7 @@ class AnnotationDataset:
         path = f"{self.root}/{name}"
         try:
             return dict(json.loads(self.fs.cat_file(path)))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except ValueError as error:
             raise DataError(
