@@ -104,8 +104,8 @@ def phrasecut(table: pa.Table) -> list[Metric]:
 def authors(table: pa.Table) -> list[Metric]:
     """As the authors' code scores, at `score_size` in the padded square, one sample a batch.
 
-    An empty truth: fewer than 50 predicted pixels make IoU 1 and add nothing to the sums, else IoU 0
-    and the prediction is added to the union. Pr@ and Acc@0.5 are over all samples, those without a
+    An empty truth: fewer than `min_target_pixels` (50) predicted pixels make IoU 1 and add nothing to
+    the sums, else IoU 0 and the prediction is added to the union. Pr@ and Acc@0.5 are over all samples, those without a
     target included. N-acc and T-acc are by pixels; those "as coded" follow the code's counters, which
     take any sample of IoU exactly 1 for "predicted empty", and a target only with 0 < IoU < 1 for
     found. `docs/evaluation.md` says what each quirk changes.
@@ -114,7 +114,7 @@ def authors(table: pa.Table) -> list[Metric]:
     predicted = column(table, "authors_predicted_area")
     known, found = valid(table, "authors_area"), valid(table, "authors_predicted_area")
     has_target = np.where(known, truth > 0, flags(table, "has_target"))
-    empty = ~has_target & found & (predicted < AUTHORS_EMPTY_PIXELS)
+    empty = ~has_target & found & flags(table, "authors_empty")
     union = np.where(
         has_target, np.where(found, column(table, "authors_union"), truth), np.where(empty, 0.0, predicted)
     )
@@ -143,10 +143,6 @@ def authors(table: pa.Table) -> list[Metric]:
         ]
     return metrics
 
-
-#: Predicted pixels of the 512 square below which the authors call a prediction empty; the same
-#: number at any other size of the square, as in their code.
-AUTHORS_EMPTY_PIXELS: Final = 50
 
 TASKS: Final[dict[str, Callable[[pa.Table], list[Metric]]]] = {
     "res": res,

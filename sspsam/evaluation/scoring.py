@@ -147,7 +147,8 @@ def _authors(
     row.update(
         authors_intersection=intersection,
         authors_union=union,
-        authors_predicted_area=int(coco_mask.area(predicted)),
+        authors_predicted_area=(area := int(coco_mask.area(predicted))),
+        authors_empty=area < config.min_target_pixels,
         authors_box_iou=(
             float(width * height < AUTHORS_EMPTY_BOX)
             if record.box is None

@@ -38,6 +38,7 @@ SAMPLE_SCHEMA: Final = pa.schema(
         pa.field("authors_union", pa.int64()),
         pa.field("authors_area", pa.int64()),
         pa.field("authors_predicted_area", pa.int64()),
+        pa.field("authors_empty", pa.bool_()),  # so few predicted pixels that an empty truth forgives
         pa.field("authors_box_iou", pa.float64()),
         *(pa.field(name, pa.float32()) for name in SIGNALS),
     ],

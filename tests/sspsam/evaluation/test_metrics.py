@@ -43,6 +43,7 @@ def sample(
         "authors_union": union,
         "authors_area": truth,
         "authors_predicted_area": predicted,
+        "authors_empty": predicted < 50,
         "authors_box_iou": box,
     }
     iou = intersection / union if said and union else 0.0

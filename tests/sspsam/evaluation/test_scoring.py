@@ -104,6 +104,7 @@ def test_without_a_target():
     assert row["iou"] == 1
     assert row["box_iou"] is None
     assert (row["authors_area"], row["authors_predicted_area"]) == (0, scribble.sum())
+    assert row["authors_empty"]  # 29 pixels of 50
     assert row["authors_box_iou"] == 1  # a predicted box below 10 square pixels counts as none
     large = predicted(disk(48, 64, 20, 20, 9), scribble, box=(0, 0, 5, 2))
     assert score(record(None), large, 48, 64)["iou"] == 0
