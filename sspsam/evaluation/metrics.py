@@ -105,9 +105,10 @@ def authors(table: pa.Table) -> list[Metric]:
     """As the authors' code scores, at `score_size` in the padded square, one sample a batch.
 
     An empty truth: fewer than `min_target_pixels` (50) predicted pixels make IoU 1 and add nothing to
-    the sums, else IoU 0 and the prediction is added to the union. Pr@ and Acc@0.5 are over all samples, those without a
-    target included. N-acc and T-acc are by pixels; those "as coded" follow the code's counters, which
-    take any sample of IoU exactly 1 for "predicted empty", and a target only with 0 < IoU < 1 for
+    the sums, else IoU 0 and the prediction is added to the union. Pr@ and Acc@0.5 are over all
+    samples, those without a target included. N-acc and T-acc are by pixels; those "as coded" follow
+    the code's counters, which take any sample of IoU exactly 1 for "predicted empty", and a target
+    only with 0 < IoU < 1 for
     found. `docs/evaluation.md` says what each quirk changes.
     """
     truth = column(table, "authors_area")
