@@ -6,6 +6,7 @@ Every step is a command that a user would type; each is printed before it runs.
 from __future__ import annotations
 
 import importlib
+import os
 import shlex
 import sys
 import warnings
@@ -27,6 +28,7 @@ def main(folder: str = "demo") -> int:
     """Annotate `examples/shards` into FOLDER/output; the same command again resumes."""
     from examples.score import print_scores, score
 
+    os.environ["RAY_ADDRESS"] = "local"  # a demo leaves the clusters of this machine alone
     destination = Path(folder)
     output = destination / "output"
     shards, truth = EXAMPLES / "shards", EXAMPLES / "truth"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ FREE_CPUS = READ_CPUS + WRITE_CPUS
 _MAX_CPU_THREADS = 8
 _CPUS_PER_GPU_REPLICA = 4
 _POLL_SECONDS = 2.0
+_PROBE_SECONDS = 3.0
 GIB = 2**30
 
 
@@ -71,11 +73,31 @@ def connect() -> bool:
     # Without it Ray warns about CUDA_VISIBLE_DEVICES in every task that takes no GPU.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if started := not ray.is_initialized():
-        ray.init(logging_level=logging.WARNING)
+        ray.init(_address(), logging_level=logging.WARNING)
     for handler in logging.getLogger(ray.data.__name__).handlers:
         if isinstance(handler, logging.StreamHandler):
             handler.setLevel(logging.ERROR)  # the log files keep everything
     return started
+
+
+def _address() -> str | None:
+    """What `ray.init` is told: None lets RAY_ADDRESS or the cluster that runs here decide.
+
+    A cluster that died without `ray stop` leaves its address behind, and Ray would try to reach it for
+    many minutes; then a Ray of our own is started instead.
+    """
+    from ray._private.utils import read_ray_address
+
+    if os.environ.get("RAY_ADDRESS"):
+        return None
+    host, _, port = (read_ray_address() or "").rpartition(":")
+    if not host:
+        return None
+    try:
+        socket.create_connection((host, int(port)), timeout=_PROBE_SECONDS).close()
+    except OSError:
+        return "local"
+    return None
 
 
 def settle_context(dataset: ray.data.Dataset, stall_seconds: float) -> ray.data.Dataset:
