@@ -54,6 +54,13 @@ def test_exported_names_exist_and_are_documented() -> None:
         assert getattr(sspsam, name).__doc__, f"sspsam.{name} has no docstring"
 
 
+def test_architecture_page_has_a_line_for_every_file() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    for package in ("sspsam", "pipeline", "jobs", "benchmarks"):
+        for path in (ROOT / package).rglob("*.py"):
+            assert path.name == "__init__.py" or f"| `{path.name}` |" in page, path.relative_to(ROOT)
+
+
 def test_every_command_has_its_job() -> None:
     from jobs.cli import COMMANDS, main, usage
 
