@@ -19,14 +19,14 @@ from sspsam.scenes.vocabulary import RECOLOURED, RECOLOURS, plural, with_article
 #: Kinds of phrases, each with its weight when a scene's phrases are drawn. "absent" has no target. Scenes
 #: seldom offer a relation, a place or a size worth saying, so their weights exceed what comes of them.
 KINDS: Final = {
-    "name": 0.17,
-    "colour": 0.08,
-    "size": 0.09,
-    "position": 0.20,
-    "relation": 0.26,
-    "set": 0.09,
-    "category": 0.04,
-    "absent": 0.11,
+    "name": 0.12,
+    "colour": 0.07,
+    "size": 0.12,
+    "position": 0.30,
+    "relation": 0.25,
+    "set": 0.08,
+    "category": 0.05,
+    "absent": 0.14,
 }
 
 _NUMBERS: Final = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}
