@@ -54,7 +54,7 @@ def receipts(
     each: dict[str, Any] = {"batch_size": 1, "batch_format": "pyarrow", "zero_copy_batch": True}
     reading: dict[str, Any] = {
         "num_cpus": READ_CPUS,
-        "compute": ray.data.TaskPoolStrategy(take.read_tasks),
+        "compute": ray.data.TaskPoolStrategy(min(take.read_tasks, len(tasks))),
     } | each
     model: dict[str, Any] = {
         "num_cpus": take.cpus,

@@ -20,7 +20,7 @@ from tests.jobs.services import RayHead, S3Server, ray_head, s3_server
 from tests.pipeline.expected import expected_rows, without_places
 from tests.pipeline.inputs import caption, picture, write_shards
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1500)
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def test_on_s3_through_a_driver_and_a_server_that_die(
         return [str(path) for path in fs.find("bucket/out/annotations")]
 
     first = head.submit(tmp_path / "first.log", *arguments)
-    first.wait_until(lambda: len(chunks()) >= 3, 240, "the first chunks")
+    first.wait_until(lambda: len(chunks()) >= 3, 600, "the first chunks")
     kill_driver(output)
     code, said = first.finish(60)
     assert code != 0, said
@@ -82,11 +82,11 @@ def test_on_s3_through_a_driver_and_a_server_that_die(
     assert not fs.exists("bucket/out/_stats.json")
 
     second = head.submit(tmp_path / "second.log", *arguments)
-    second.wait_until(lambda: len(chunks()) >= len(done) + 3, 240, "further chunks")
+    second.wait_until(lambda: len(chunks()) >= len(done) + 3, 600, "further chunks")
     s3.kill()
     time.sleep(10)
     s3.start()
-    code, said = second.finish(300)
+    code, said = second.finish(600)
     assert code == 0, said
     assert "every image is accounted for" in said
     assert {path: fs.info(path)["LastModified"] for path in done} == done  # not written twice
@@ -106,6 +106,6 @@ def test_on_s3_through_a_driver_and_a_server_that_die(
 def test_a_job_that_cannot_succeed_says_so_and_fails(head: RayHead, tmp_path: Path) -> None:
     where = ("s3://no-such-bucket/in", "s3://no-such-bucket/out")
     job = head.submit(tmp_path / "job.log", *where, "--model", "random:tiny")
-    code, said = job.finish(120)
+    code, said = job.finish(300)
     assert code == 1
     assert "no-such-bucket" in said

@@ -37,6 +37,11 @@ def main(source: str, output: str, model: str, notes: str) -> int:
     factory = LoadFaulty(Path(model), Path(notes), seconds_per_call=0.5)
     summary = annotate(config, phrase_source=two_phrases, segmenter_factory=factory)
     summary.print()
+    print("exit code", summary.exit_code, flush=True)
+    ray.shutdown()
+    print("ray is down", flush=True)
+    cluster.shutdown()
+    print("cluster is down", flush=True)
     return summary.exit_code
 
 
