@@ -63,7 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     if agreement is not None:
         found = [("mean IoU", agreement.mean_iou), ("no-target accuracy", agreement.no_target_accuracy)]
-        print(", ".join(f"{name} {value:.3f}" for name, value in found if value is not None))
+        quality = ", ".join(f"{name} {value:.3f}" for name, value in found if value is not None)
+        print(f"{quality} over {agreement.compared:,} phrases ({agreement.not_in_truth:,} have no truth)")
     for _, message in summary.problems:
         print(f"sspsam report: left out: {message}", file=sys.stderr)
     print(f"page:  {summary.page}\nsheet: {summary.sheet}")
