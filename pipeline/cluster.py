@@ -80,6 +80,14 @@ def connect() -> bool:
     return started
 
 
+def may_grow() -> bool:
+    """Whether the Ray that `connect` left us with may get more nodes: a cluster may, our own may not."""
+    import ray
+
+    node = ray._private.worker._global_node
+    return node is None or not node.is_head()
+
+
 def _address() -> str | None:
     """What `ray.init` is told: None lets RAY_ADDRESS or the cluster that runs here decide.
 
@@ -124,19 +132,19 @@ def total_resources() -> dict[str, float]:
 def allocate(
     compute: ComputeConfig,
     resources: Callable[[], dict[str, float]],
-    may_grow: bool,
+    growing: bool,
     say: Callable[[str], None],
 ) -> Allocation:
     """Fit the run to the cluster, waiting for its nodes up to `--start-timeout` if it may grow.
 
     Args:
         resources: the cluster's total resources now, as `ray.cluster_resources`.
-        may_grow: false for Ray on this machine alone, whose resources will not change.
+        growing: false for Ray on this machine alone, whose resources will not change.
 
     Raises:
         ConfigError: it does not fit; the message names the flag and what there is.
     """
-    end = time.monotonic() + (compute.start_timeout if may_grow else 0.0)
+    end = time.monotonic() + (compute.start_timeout if growing else 0.0)
     said = ""
     try:
         while True:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.cluster import Allocation, allocate, connect, total_resources
+from pipeline.cluster import Allocation, allocate, connect, may_grow, total_resources
 from pipeline.config import AnnotateConfig, flag
 from pipeline.prepare import Job, prepare
 from pipeline.reading import ShardTask, find_phrases, select_chunks
@@ -94,7 +94,7 @@ def dry_run(config: AnnotateConfig) -> Estimate:
     job = prepare(config)
     local = connect()
     try:
-        take = allocate(config.compute, total_resources, not local, print)
+        take = allocate(config.compute, total_resources, may_grow(), print)
         factory = job.segmenter_for(take)
         chunk = _first_chunk(job)
         timing = ray.remote(_time_chunk).options(

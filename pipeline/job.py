@@ -19,6 +19,7 @@ from pipeline.cluster import (
     Allocation,
     allocate,
     connect,
+    may_grow,
     settle_context,
     total_resources,
 )
@@ -124,7 +125,7 @@ def annotate(
     else:
         local = connect()
         try:
-            take = allocate(config.compute, total_resources, not local, say)
+            take = allocate(config.compute, total_resources, may_grow(), say)
             say(f"{len(wanted):,} shards, {len(found.ended):,} of them done; {take.describe()}")
             ledger = start_ledger()
             with Progress(wanted, set(found.ended)) as progress:

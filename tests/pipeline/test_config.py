@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from jobs.annotate import options
-from pipeline.cluster import _fit
+from pipeline import cluster
+from pipeline.cluster import _fit, allocate
 from pipeline.config import AnnotateConfig, ComputeConfig, option_fields
 from sspsam.errors import ConfigError
 
@@ -85,3 +86,36 @@ def test_replicas_leave_room_for_reading_and_writing() -> None:
     ):
         with pytest.raises(ConfigError, match=message):
             fit(cpus, gpus, **given)
+
+
+def test_waits_for_nodes_and_takes_its_request_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[dict[str, int]]] = []
+    said: list[str] = []
+    monkeypatch.setattr(cluster, "_request_nodes", asked.append)
+    monkeypatch.setattr(cluster, "_POLL_SECONDS", 0.0)
+    states = iter([{"CPU": 0.0}, {"CPU": 8.0}, {"CPU": 16.0, "GPU": 2.0}])
+    wanted = ComputeConfig(replicas="2:8", gpus_per_replica=1, cpus_per_replica=3.5)
+    take = allocate(wanted, lambda: next(states), True, said.append)
+    assert (take.replicas, take.gpus, take.cpus) == ((2, 8), 1, 3.5)
+    assert asked == [[{"CPU": 4, "GPU": 1}] * 2 + [{"CPU": 1}], []]
+    assert "the cluster has 0" in said[0]
+    with pytest.raises(ConfigError, match="the cluster has 0"):  # alone, nothing will come
+        allocate(wanted, lambda: {"CPU": 8.0}, False, said.append)
+    assert len(asked) == 2
+
+
+def test_the_address_of_a_dead_cluster_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    import socket
+
+    from ray._private import utils
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with socket.create_server(("127.0.0.1", 0)) as alive:
+        address = f"127.0.0.1:{alive.getsockname()[1]}"
+        monkeypatch.setattr(utils, "read_ray_address", lambda: address)
+        assert cluster._address() is None
+    assert cluster._address() == "local"
+    monkeypatch.setattr(utils, "read_ray_address", lambda: None)
+    assert cluster._address() is None
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    assert cluster._address() is None

@@ -19,6 +19,7 @@ import pyarrow.dataset as pads
 import pytest
 
 import pipeline
+from pipeline.cluster import may_grow
 from pipeline.config import AnnotateConfig
 from pipeline.job import annotate
 from pipeline.summary import RunSummary
@@ -271,9 +272,10 @@ def test_a_run_that_cannot_go_on_ends_and_says_why(micro_model: Path, tmp_path: 
         assert summary.exit_code == 1
         assert message in " ".join(summary.problems)
         assert json.loads((output / "_stats.json").read_bytes())["complete"] is False
+    assert not may_grow()  # so that this is refused at once
     with pytest.raises(ConfigError, match="2 replicas of 1 CPUs leave 0 of 2 for reading"):
         annotate(
-            configure(source, tmp_path / "out", micro_model, replicas="2", start_timeout=0.1),
+            configure(source, tmp_path / "out", micro_model, replicas="2"),
             phrase_source=two_phrases,
         )
 
