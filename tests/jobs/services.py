@@ -154,9 +154,7 @@ class RayHead:
             *("--", "python", "-m", "jobs.annotate", *arguments),
         ]
         with log.open("wb") as sink:
-            process = subprocess.Popen(
-                command, cwd=ROOT, env=self.environment, stdout=sink, stderr=sink
-            )
+            process = subprocess.Popen(command, cwd=ROOT, env=self.environment, stdout=sink, stderr=sink)
         return Submission(process, log)
 
 
