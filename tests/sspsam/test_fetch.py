@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -85,7 +86,10 @@ def test_http_is_downloaded_once_and_survives_cut_answers(cache, server, caplog)
         fetch(f"{base}/absent.pth")
 
 
-def test_a_lost_server_leaves_the_cached_copy(cache, tmp_path, caplog) -> None:
+def test_a_lost_server_leaves_the_cached_copy(cache, tmp_path, caplog, monkeypatch) -> None:
+    # Whatever another library did to the loggers of this process before.
+    monkeypatch.setattr(logging.getLogger("sspsam.fetch"), "disabled", False)
+    monkeypatch.setattr(logging.getLogger("sspsam.fetch"), "handlers", [caplog.handler])
     folder = tmp_path / "f"
     folder.mkdir()
     (folder / "m.pth").write_bytes(CONTENT)

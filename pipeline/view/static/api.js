@@ -41,6 +41,7 @@ export function store(verdict) {
 }
 
 async function send() {
+  document.documentElement.dataset.storing = "";
   while (waiting.length) {
     const batch = waiting.splice(0, 500);
     try {
@@ -52,6 +53,7 @@ async function send() {
     }
   }
   sending = null;
+  delete document.documentElement.dataset.storing;
 }
 
 addEventListener("beforeunload", (event) => {

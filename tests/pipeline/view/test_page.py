@@ -139,7 +139,7 @@ def test_filter_toggle_reject_reload(  # noqa: PLR0915 - one visit, from filter 
         expect(page.locator(".verdict.reject")).to_have_attribute("aria-pressed", "true")
         page.keyboard.press("Escape")
         expect(page.locator("#detail")).to_be_hidden()
-        page.wait_for_load_state("networkidle")
+        page.wait_for_selector("html:not([data-storing])")  # else the page asks before it is left
 
         page.reload()
         page.wait_for_selector("html[data-ready]")
