@@ -152,26 +152,23 @@ def test_a_killed_replica_changes_nothing(
     factory = faults.LoadFaulty(micro_model, notes, seconds_per_call=0.5)
     killed: list[int] = []
 
-    def kill_two() -> None:
-        # Each after a chunk of its own: one that dies twice is split, and batched otherwise.
-        for number in (1, 2):
-            while len(list((tmp_path / "out").glob("annotations/*/*"))) < number:
-                time.sleep(0.05)
-            (pid,) = {int(note.name[8:]) for note in notes.glob("replica-*")} - set(killed)
-            time.sleep(0.2)  # in the middle of its call
-            os.kill(pid, signal.SIGKILL)
-            killed.append(pid)
-            while len(list(notes.glob("replica-*"))) == number:
-                time.sleep(0.05)
+    def kill() -> None:
+        # Once: a chunk that dies twice is split, batched otherwise, and equal only up to rounding.
+        while not list((tmp_path / "out").glob("annotations/*/*")):
+            time.sleep(0.05)
+        time.sleep(0.2)  # in the middle of its call
+        killed.extend(int(note.name[8:]) for note in notes.glob("replica-*"))
+        os.kill(killed[0], signal.SIGKILL)
 
-    killer = threading.Thread(target=kill_two, daemon=True)
+    killer = threading.Thread(target=kill, daemon=True)
     killer.start()
     config = configure(source, tmp_path / "out", micro_model)
     summary = annotate(config, phrase_source=two_phrases, segmenter_factory=factory, say=say)
     killer.join(timeout=1)
-    assert len(killed) == 2
+    assert len(killed) == 1
+    assert len(list(notes.glob("replica-*"))) >= 2  # another took its place
     assert (summary.exit_code, summary.samples) == (0, 60)
-    assert summary.deaths <= 2  # one between two chunks has nothing to blame
+    assert summary.deaths <= 1  # one between two chunks has nothing to blame
     assert rows(tmp_path / "out") == rows(wanted)
 
 
