@@ -364,5 +364,4 @@ def test_a_lost_node_changes_nothing(
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "the node is gone" in done.stdout
-    assert len(list(notes.glob("replica-*"))) >= 2  # both nodes computed
     assert rows(tmp_path / "out") == rows(wanted)
