@@ -18,6 +18,10 @@ STAGES: Final[dict[str, tuple[str, ...]]] = {
     "masks": ("ssp_encoder.", "clip.text", "clip.text_projection", "sam.mask_decoder."),
 }
 
+#: CLIP's image tower, which stages "boxes" and "masks" leave frozen unless `vision_rate` is above 0.
+VISION: Final = ("clip.vision.", "clip.visual_projection.")
+PROMPT_STAGES: Final = ("boxes", "masks")
+
 
 def _option(default: Any, text: str) -> Any:
     """A field with the line that `sspsam train --help` shows."""
@@ -49,6 +53,9 @@ class TrainConfig:
     beta2: float = _option(0.98, "AdamW's decay of the squared gradient, a step")
     decay_all: bool = _option(False, "decay biases, norms and tokens too, as published")
     text_tower: bool = _option(True, "stages boxes and masks train the text tower too")
+    vision_rate: float = _option(
+        0.0, "rate of CLIP's image tower in stages boxes and masks, times the peak; 0 freezes it"
+    )
     ema_decay: float = _option(0.998, "decay of the averaged weights, a step")
     precision: str = _option("float32", "of the image towers: float32 or bfloat16")
     dice_weight: float = _option(4.0, "of the dice loss")
@@ -74,8 +81,15 @@ class TrainConfig:
             raise ConfigError(f"--precision {self.precision!r}: float32 or bfloat16")
         if not 0 <= self.ema_decay < 1:
             raise ConfigError(f"--ema-decay must be in [0, 1), not {self.ema_decay}")
+        if self.vision_rate < 0:
+            raise ConfigError(f"--vision-rate must not be negative, not {self.vision_rate}")
         if self.cache_features and self.stage in ("align", "points"):
             raise ConfigError(f"--cache-features: stage {self.stage} trains an image tower")
+
+    @property
+    def trains_vision(self) -> bool:
+        """Whether a stage that trains the SSP encoder trains CLIP's image tower with it."""
+        return self.stage in PROMPT_STAGES and self.vision_rate > 0
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

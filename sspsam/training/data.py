@@ -6,18 +6,30 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from sspsam.config import SSPSAMConfig
 from sspsam.data import UPRIGHT_FORMATS, DataConfig, Record, read_records
 from sspsam.errors import ConfigError, DataError
 from sspsam.scenes.render import SceneConfig
-from sspsam.training.config import TrainConfig
+from sspsam.training.config import PROMPT_STAGES, TrainConfig
 from sspsam.training.process import Source
 from sspsam.training.records import RecordOptions, RecordSource
 from sspsam.training.scene_batches import SceneSource
 from sspsam.training.validate import VALIDATION_SEED
 
+#: How often each kind of phrase is asked for where the SSP encoder trains: more of what it learns slowly
+#: (sizes) or is too sure of (absent things) than `sspsam.scenes.phrases.KINDS`, which measures.
+_TAUGHT: Final = {
+    "name": 0.12,
+    "colour": 0.10,
+    "size": 0.30,
+    "position": 0.26,
+    "relation": 0.24,
+    "set": 0.05,
+    "category": 0.05,
+    "absent": 0.22,
+}
 _HELD_OUT = 0.05  # of the images, where a dataset has no split for validation
 
 
@@ -43,7 +55,8 @@ class SceneData:
         seed = config.seed + 1009 * rank
         pool = Path(self.folder) / f"pool-{rank}" if rank else Path(self.folder) / "pool"
         scenes = SceneConfig()
-        training = SceneSource(model, scenes, seed, config.pool, pool)
+        shares = _TAUGHT if config.stage in PROMPT_STAGES else None
+        training = SceneSource(model, scenes, seed, config.pool, pool, shares)
         return training, SceneSource(model, scenes, VALIDATION_SEED)
 
 
@@ -87,8 +100,10 @@ class RecordData:
         self, config: TrainConfig, model: SSPSAMConfig, rank: int = 0, world: int = 1
     ) -> tuple[Source, Source]:
         """Training and validation batches of this process."""
-        if config.stage not in ("boxes", "masks"):
+        if config.stage not in PROMPT_STAGES:
             raise ConfigError(f"--stage {config.stage} is trained on scenes, not on --data")
+        if self.features is not None and config.trains_vision:
+            raise ConfigError("--vision-rate: --features holds CLIP's tokens: its tower cannot train")
         training, unseen = self.records()
         options = replace(
             self.options,

@@ -116,7 +116,9 @@ def train(
         say(f"resuming {config.stage} at step {state.step} of {config.steps}")
     cache = None
     if config.cache_features and source.pool is not None:
-        cache = FeatureCache(model, source.pool, source.pool_size, config.stage == "masks")
+        cache = FeatureCache(
+            model, source.pool, source.pool_size, not config.trains_vision, config.stage == "masks"
+        )
     model.train()
     losses_of: nn.Module = StageLosses(model, config, cache)
     losses_of = process.wrap(losses_of) if process.wrap else losses_of

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import nn
 
-from sspsam.training.config import STAGES, TrainConfig
+from sspsam.training.config import PROMPT_STAGES, STAGES, VISION, TrainConfig
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
@@ -36,10 +36,11 @@ def decoder_is_frozen(config: TrainConfig, step: int) -> bool:
 def trainable(model: nn.Module, config: TrainConfig) -> dict[str, nn.Parameter]:
     """The parameters of a stage by name; switches the gradient of all others off."""
     chosen = {}
-    text_stays = config.stage in ("boxes", "masks") and not config.text_tower
+    text_stays = config.stage in PROMPT_STAGES and not config.text_tower
+    prefixes = STAGES[config.stage] + (VISION if config.trains_vision else ())
     for name, parameter in model.named_parameters():
-        trains = name.startswith(STAGES[config.stage])
-        trains = trains and not (text_stays and name.startswith("clip."))
+        trains = name.startswith(prefixes)
+        trains = trains and not (text_stays and name.startswith("clip.text"))
         parameter.requires_grad_(trains)
         if trains:
             chosen[name] = parameter
@@ -47,24 +48,32 @@ def trainable(model: nn.Module, config: TrainConfig) -> dict[str, nn.Parameter]:
 
 
 def make_optimizer(parameters: dict[str, nn.Parameter], config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW; biases, norms and tokens do not decay unless `decay_all`; the decoder's rate is its own."""
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    """AdamW; biases, norms and tokens do not decay unless `decay_all`; the mask decoder and CLIP's image
+    tower have rates of their own where the SSP encoder trains."""
+    groups: dict[tuple[bool, str], list[nn.Parameter]] = {}
     for name, parameter in parameters.items():
-        key = (parameter.dim() > 1, name.startswith("sam.mask_decoder."))
-        groups.setdefault(key, []).append(parameter)
+        groups.setdefault((parameter.dim() > 1, _part(name, config)), []).append(parameter)
+    rates = {"decoder": config.decoder_rate, "vision": config.vision_rate}
     return torch.optim.AdamW(
         [
             {
                 "params": members,
                 "weight_decay": config.weight_decay if decays or config.decay_all else 0.0,
-                "rate": config.decoder_rate if decoder and config.stage == "masks" else 1.0,
-                "decoder": decoder and config.stage == "masks",
+                "rate": rates.get(part, 1.0),
+                "decoder": part == "decoder",
             }
-            for (decays, decoder), members in groups.items()
+            for (decays, part), members in groups.items()
         ],
         lr=config.learning_rate,
         betas=(0.9, config.beta2),
     )
+
+
+def _part(name: str, config: TrainConfig) -> str:
+    """Which rate a parameter follows."""
+    if config.stage == "masks" and name.startswith("sam.mask_decoder."):
+        return "decoder"
+    return "vision" if config.trains_vision and name.startswith(VISION) else "rest"
 
 
 def set_rates(optimizer: torch.optim.Optimizer, config: TrainConfig, step: int) -> None:

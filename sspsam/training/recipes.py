@@ -22,7 +22,7 @@ from sspsam.training.loop import train
 _TINY: Final = (
     TrainConfig(
         stage="align",
-        steps=2000,
+        steps=3500,
         images=24,
         phrases=4,
         learning_rate=1e-3,
@@ -31,7 +31,7 @@ _TINY: Final = (
     ),
     TrainConfig(
         stage="points",
-        steps=2000,
+        steps=2500,
         images=16,
         phrases=2,
         learning_rate=8e-4,
@@ -47,17 +47,17 @@ _TINY: Final = (
         learning_rate=7e-4,
         warmup=150,
         gate_weight=4.0,
-        text_tower=False,
+        vision_rate=0.25,
         pool=12000,
-        cache_features=True,
     ),
     TrainConfig(
         stage="masks",
-        steps=2500,
+        steps=4000,
         images=16,
         phrases=6,
         learning_rate=8e-4,
         warmup=60,
+        vision_rate=0.25,
         decoder_rate=0.5,
         gate_weight=8.0,
         select_weight=8.0,

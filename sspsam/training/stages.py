@@ -141,16 +141,18 @@ def masks(model: SSPSAM, batch: Batch, config: TrainConfig, cache: FeatureCache 
 
 
 def _clip_tokens(model: SSPSAM, batch: Batch, cache: FeatureCache | None) -> Tensor:
-    """The frozen tower's tokens: computed before, or now."""
-    if batch.clip_tokens is not None:
-        return batch.clip_tokens
-    return cache.clip_tokens(batch.scenes) if cache else model.encode_clip(batch.clip_pixels)
+    """CLIP's tokens: computed before if its tower is frozen, or now."""
+    tokens = batch.clip_tokens
+    if tokens is None and cache is not None:
+        tokens = cache.clip_tokens(batch.scenes)
+    return model.encode_clip(batch.clip_pixels) if tokens is None else tokens
 
 
 def _sam_embedding(model: SSPSAM, batch: Batch, cache: FeatureCache | None) -> Tensor:
-    if batch.sam_embedding is not None:
-        return batch.sam_embedding
-    return cache.sam_embedding(batch.scenes) if cache else model.encode_sam(batch.sam_pixels)
+    embedding = batch.sam_embedding
+    if embedding is None and cache is not None:
+        embedding = cache.sam_embedding(batch.scenes)
+    return model.encode_sam(batch.sam_pixels) if embedding is None else embedding
 
 
 @contextmanager

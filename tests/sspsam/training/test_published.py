@@ -75,6 +75,23 @@ def test_the_schedule_is_timms_cosine(small_model: SSPSAM):
             assert rates[decoder] == pytest.approx(expected, rel=1e-9), (step, decoder)
 
 
+def test_each_part_has_its_rate(small_model: SSPSAM):
+    config = replace(PUBLISHED, epochs=0, steps=100, warmup=0, lowest_rate=0.0, decoder_frozen=0.0)
+    config = replace(config, vision_rate=0.25, decoder_rate=0.5)
+    parameters = trainable(copy.deepcopy(small_model), config)
+    optimizer = make_optimizer(parameters, config)
+    set_rates(optimizer, config, 0)
+    found = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    parts = {"clip.vision": 0.25, "clip.visual_projection": 0.25, "sam.mask_decoder": 0.5, "ssp_encoder": 1}
+    seen = set()
+    for name, parameter in parameters.items():
+        for prefix, factor in parts.items():
+            if name.startswith(prefix):
+                seen.add(prefix)
+                assert found[id(parameter)] == pytest.approx(1e-4 * factor), name
+    assert seen == set(parts)
+
+
 def test_what_trains_and_what_stays(small_model: SSPSAM, records, tmp_path: Path):
     frozen = run(small_model, short(decoder_frozen=1.0), records, tmp_path / "frozen")
     changed = moved(small_model, frozen)
@@ -92,6 +109,12 @@ def test_what_trains_and_what_stays(small_model: SSPSAM, records, tmp_path: Path
     assert len(states) > with_state
     # The decoder's moments begin with its first step: frozen steps leave no trace.
     assert {int(state["step"]) for state in states} == {2, 4}
+
+    seeing = run(small_model, short(vision_rate=0.5, text_tower=True), records, tmp_path / "seeing")
+    changed = moved(small_model, seeing)
+    towers = ("clip.vision.", "clip.visual_projection.", "clip.text.", "clip.text_projection.")
+    assert {tower for tower in towers if any(name.startswith(tower) for name in changed)} == set(towers)
+    assert not any(name.startswith(("sam.image_encoder.", "sam.prompt")) for name in changed)
 
     boxes = replace(RECIPES["published-boxes"][0], epochs=0, steps=2, images=2, validation_scenes=2)
     changed = moved(small_model, run(small_model, boxes, records, tmp_path / "boxes"))
@@ -130,5 +153,8 @@ def test_epochs_become_steps(small_model: SSPSAM, data: DataConfig):
     assert not {r.image for r in training_records} & {r.image for r in unseen_records}
     with pytest.raises(ConfigError, match="scenes, not on --data"):
         held_out.sources(replace(config, stage="align"), small_model.config)
+    cached = RecordData(data, features="x")
+    with pytest.raises(ConfigError, match="--vision-rate"):
+        cached.sources(replace(config, vision_rate=0.1), small_model.config)
     with pytest.raises(ConfigError, match="--epochs"):
         SceneData("x").sources(config, small_model.config)
