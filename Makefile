@@ -25,11 +25,17 @@ lint: $(VENV)/.dev  ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(VENV)/.run  ## benchmarks, each as a ratio against a bare baseline in the same run
+bench: $(VENV)/.run $(DEMO)/output/_stats.json  ## benchmarks, each as a ratio against a bare baseline in the same run
 	$(BIN)/python -m benchmarks.model --quick
 	$(BIN)/python -m benchmarks.reading
 	$(BIN)/python -m benchmarks.pipeline
 	$(BIN)/python -m benchmarks.quality
+	$(BIN)/python -m benchmarks.view --source $(DEMO)/output
+	$(BIN)/python -m benchmarks.curate --source $(DEMO)/output
+
+# A small real dataset: the example shards, annotated with the bundled model.
+$(DEMO)/output/_stats.json: | $(VENV)/.run
+	$(BIN)/python -m examples.demo $(DEMO)
 
 clean:  ## remove the environment and everything that the targets made
 	rm -rf $(VENV) $(DEMO) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
