@@ -52,7 +52,7 @@ _TINY: Final = (
     ),
     TrainConfig(
         stage="masks",
-        steps=4000,
+        steps=3500,
         images=16,
         phrases=6,
         learning_rate=8e-4,
