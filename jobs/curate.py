@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import Any
 
-from jobs.options import add_storage_options, storage_options
-from sspsam.errors import SSPSAMError
+from jobs.options import add_storage_options, exit_code, print_json, storage_options
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -65,23 +63,20 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    try:
-        arguments = build_parser().parse_args(argv)
-        manifest = _curate(arguments)
-    except SSPSAMError as error:
-        print(f"sspsam curate: {error}", file=sys.stderr)
-        return 2
-    except ImportError as error:
-        print(f"sspsam curate: {error}; pip install 'sspsam[curate]'", file=sys.stderr)
-        return 2
+    """Returns 0, or 2 for a wrong flag or dataset."""
+    return exit_code("curate", "curate", lambda: _run(build_parser().parse_args(argv)))
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    manifest = _curate(arguments)
     if arguments.json:
-        print(json.dumps(manifest, indent=2, ensure_ascii=False, default=str))
-    else:
-        from rich.console import Console
+        print_json(manifest)
+        return 0
+    from rich.console import Console
 
-        from pipeline.curate.funnel import print_funnel
+    from pipeline.curate.funnel import print_funnel
 
-        print_funnel(manifest, Console())
+    print_funnel(manifest, Console())
     return 0
 
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 
-from jobs.options import add_storage_options, storage_options
-from sspsam.errors import SSPSAMError
+from jobs.options import add_storage_options, exit_code, print_written, storage_options
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -48,43 +46,31 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns 0; 1 if images could not be read and are left out; 2 for a wrong flag or dataset."""
-    try:
-        from pipeline.export import ExportConfig, export
+    return exit_code("export", "curate,export", lambda: _export(build_parser().parse_args(argv)))
 
-        arguments = build_parser().parse_args(argv)
-        given = {"workers": arguments.workers} if arguments.workers is not None else {}
-        config = ExportConfig(
-            arguments.format, arguments.images, arguments.categories, arguments.images_per_file, **given
-        )
-        manifest = export(
-            arguments.dataset,
-            arguments.target,
-            config,
-            overwrite=arguments.overwrite,
-            storage_options=storage_options(arguments),
-        )
-    except SSPSAMError as error:
-        print(f"sspsam export: {error}", file=sys.stderr)
-        return 2
-    except ImportError as error:
-        print(f"sspsam export: {error}; pip install 'sspsam[curate,export]'", file=sys.stderr)
-        return 2
-    if arguments.json:
-        print(json.dumps(manifest, indent=2, ensure_ascii=False))
-    else:
-        splits = ", ".join(f"{name} {count:,}" for name, count in manifest["splits"].items())
-        print(
-            f"{arguments.target}: {manifest['images']:,} images ({splits}), {manifest['masks']:,} masks,"
-            f" {manifest['categories']:,} categories in {manifest['seconds']:.1f} s"
-        )
-    if manifest["images_skipped"]:
-        print(
-            f"sspsam export: {manifest['images_skipped']:,} images could not be read and are left out:"
-            f" {arguments.target.rstrip('/')}/_skipped.jsonl says why",
-            file=sys.stderr,
-        )
-        return 1
-    return 0
+
+def _export(arguments: argparse.Namespace) -> int:
+    from pipeline.export import ExportConfig, export
+
+    given = {"workers": arguments.workers} if arguments.workers is not None else {}
+    config = ExportConfig(
+        arguments.format, arguments.images, arguments.categories, arguments.images_per_file, **given
+    )
+    manifest = export(
+        arguments.dataset,
+        arguments.target,
+        config,
+        overwrite=arguments.overwrite,
+        storage_options=storage_options(arguments),
+    )
+    splits = ", ".join(f"{name} {count:,}" for name, count in manifest["splits"].items())
+    summary = (
+        f"{manifest['images']:,} images ({splits}), {manifest['masks']:,} masks,"
+        f" {manifest['categories']:,} categories"
+    )
+    return print_written(
+        "export", arguments.target, manifest, "" if arguments.json else summary, unit="images"
+    )
 
 
 if __name__ == "__main__":

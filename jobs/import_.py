@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 
-from jobs.options import add_storage_options, storage_options
-from sspsam.errors import SSPSAMError
+from jobs.options import add_storage_options, exit_code, print_written, storage_options
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -40,38 +38,26 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns 0; 1 if instances could not be read and are left out; 2 for a wrong flag or file."""
-    arguments = build_parser().parse_args(argv)
-    try:
-        from pipeline.import_coco import ImportConfig, import_coco
+    return exit_code("import", "curate", lambda: _import(build_parser().parse_args(argv)))
 
-        manifest = import_coco(
-            arguments.source,
-            arguments.dest,
-            ImportConfig(arguments.images, arguments.phrase_field, arguments.instances),
-            overwrite=arguments.overwrite,
-            storage_options=storage_options(arguments),
-        )
-    except SSPSAMError as error:
-        print(f"sspsam import: {error}", file=sys.stderr)
-        return 2
-    except ImportError as error:
-        print(f"sspsam import: {error}; pip install 'sspsam[curate]'", file=sys.stderr)
-        return 2
-    if arguments.json:
-        print(json.dumps(manifest, indent=2, ensure_ascii=False))
-    else:
-        print(
-            f"{arguments.dest}: {manifest['images']:,} images, {manifest['phrases']:,} phrases of"
-            f" {manifest['instances']:,} instances in {manifest['seconds']:.1f} s"
-        )
-    if manifest["instances_skipped"]:
-        print(
-            f"sspsam import: {manifest['instances_skipped']:,} instances could not be read and are left out:"
-            f" {arguments.dest.rstrip('/')}/_skipped.jsonl says why",
-            file=sys.stderr,
-        )
-        return 1
-    return 0
+
+def _import(arguments: argparse.Namespace) -> int:
+    from pipeline.import_coco import ImportConfig, import_coco
+
+    manifest = import_coco(
+        arguments.source,
+        arguments.dest,
+        ImportConfig(arguments.images, arguments.phrase_field, arguments.instances),
+        overwrite=arguments.overwrite,
+        storage_options=storage_options(arguments),
+    )
+    summary = (
+        f"{manifest['images']:,} images, {manifest['phrases']:,} phrases of"
+        f" {manifest['instances']:,} instances"
+    )
+    return print_written(
+        "import", arguments.dest, manifest, "" if arguments.json else summary, unit="instances"
+    )
 
 
 if __name__ == "__main__":

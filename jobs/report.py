@@ -6,8 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from jobs.view import storage_options
-from sspsam.errors import SSPSAMError
+from jobs.options import add_storage_options, exit_code, storage_options
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -37,25 +36,20 @@ def build_parser() -> argparse.ArgumentParser:
         "--memory-mb", type=int, default=1024, help="DuckDB's memory limit, MiB (%(default)s)"
     )
     parser.add_argument("--threads", type=int, default=8, help="parallel reads (%(default)s)")
-    parser.add_argument("--storage-options", default="{}", metavar="JSON", help="options of fsspec, as JSON")
+    add_storage_options(parser)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = vars(build_parser().parse_args(argv))
-    try:
-        from pipeline.report import ReportConfig, make_report
+    """Returns 0, or 2 for a wrong flag or dataset."""
+    return exit_code("report", "curate", lambda: _report(build_parser().parse_args(argv)))
 
-        options = storage_options(arguments.pop("storage_options"))
-        summary = make_report(ReportConfig(**arguments, storage_options=options))
-    except ModuleNotFoundError as error:
-        if error.name != "duckdb":
-            raise
-        print(f"sspsam report: needs {error.name}: pip install 'sspsam[curate]'", file=sys.stderr)
-        return 1
-    except SSPSAMError as error:
-        print(f"sspsam report: {error}", file=sys.stderr)
-        return 1
+
+def _report(arguments: argparse.Namespace) -> int:
+    from pipeline.report import ReportConfig, make_report
+
+    values = {**vars(arguments), "storage_options": storage_options(arguments)}
+    summary = make_report(ReportConfig(**values))
     numbers, agreement = summary.numbers, summary.agreement
     print(
         f"{numbers.images:,} images, {numbers.masks:,} masks, {numbers.empty:,} phrases without a target, "

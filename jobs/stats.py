@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 
-from jobs.options import add_storage_options, storage_options
-from sspsam.errors import ConfigError, SSPSAMError
+from jobs.options import add_storage_options, exit_code, print_json, storage_options
+from sspsam.errors import ConfigError
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -37,26 +36,18 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = build_parser().parse_args(argv)
-    try:
-        for flag, value, least in (
-            ("--top", arguments.top, 1),
-            ("--coverage-images", arguments.coverage_images, 0),
-            ("--memory-mb", arguments.memory_mb, 64),
-        ):
-            if value < least:
-                raise ConfigError(f"{flag} {value}: at least {least}")
-        _print(arguments)
-    except SSPSAMError as error:
-        print(f"sspsam stats: {error}", file=sys.stderr)
-        return 2
-    except ImportError as error:
-        print(f"sspsam stats: {error}; pip install 'sspsam[curate]'", file=sys.stderr)
-        return 2
-    return 0
+    """Returns 0, or 2 for a wrong flag or dataset."""
+    return exit_code("stats", "curate", lambda: _stats(build_parser().parse_args(argv)))
 
 
-def _print(arguments: argparse.Namespace) -> None:
+def _stats(arguments: argparse.Namespace) -> int:
+    for flag, value, least in (
+        ("--top", arguments.top, 1),
+        ("--coverage-images", arguments.coverage_images, 0),
+        ("--memory-mb", arguments.memory_mb, 64),
+    ):
+        if value < least:
+            raise ConfigError(f"{flag} {value}: at least {least}")
     from rich.console import Console
 
     from pipeline.dataset import open_dataset
@@ -76,11 +67,12 @@ def _print(arguments: argparse.Namespace) -> None:
             memory_mb=arguments.memory_mb,
         )
     if arguments.json:
-        print(json.dumps(found, indent=2, ensure_ascii=False))
+        print_json(found)
     elif arguments.compare:
         print_comparison(found, Console())
     else:
         print_summary(found, Console())
+    return 0
 
 
 if __name__ == "__main__":

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
+import contextlib
 import sys
 import webbrowser
 from collections.abc import Sequence
 
-from sspsam.errors import ConfigError, SSPSAMError
+from jobs.options import add_storage_options, exit_code, storage_options
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -42,58 +42,41 @@ def build_parser() -> argparse.ArgumentParser:
         "--cache-mb", type=int, default=256, help="thumbnails kept in memory, MiB (%(default)s)"
     )
     parser.add_argument("--threads", type=int, default=8, help="parallel reads (%(default)s)")
-    parser.add_argument("--storage-options", default="{}", metavar="JSON", help="options of fsspec, as JSON")
+    add_storage_options(parser)
     parser.add_argument("--open", action="store_true", help="open the page in the browser")
     return parser
 
 
-def storage_options(text: str) -> dict[str, object]:
-    """The object that --storage-options holds. Raises ConfigError."""
-    try:
-        options = json.loads(text)
-    except ValueError as error:
-        raise ConfigError(f"--storage-options is not JSON: {error}") from error
-    if not isinstance(options, dict):
-        raise ConfigError("--storage-options must be a JSON object, such as '{\"anon\": true}'")
-    return options
-
-
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = build_parser().parse_args(argv)
-    try:
-        from pipeline.view import ViewConfig, serve
+    """Returns 0 once interrupted, or 2 for a wrong flag or dataset."""
+    return exit_code("view", "curate", lambda: _view(build_parser().parse_args(argv)))
 
-        config = ViewConfig(
-            output=arguments.output,
-            host=arguments.host,
-            port=arguments.port,
-            token=arguments.token,
-            allowed_hosts=tuple(arguments.allowed_host),
-            model=arguments.model,
-            device=arguments.device,
-            index_path=arguments.index,
-            memory_mb=arguments.memory_mb,
-            cache_mb=arguments.cache_mb,
-            threads=arguments.threads,
-            storage_options=storage_options(arguments.storage_options),
-        )
 
-        def announce(url: str) -> None:
-            print(f"Viewing {arguments.output} at {url}  (Ctrl-C ends it)", flush=True)
-            if arguments.open:
-                webbrowser.open(url)
+def _view(arguments: argparse.Namespace) -> int:
+    from pipeline.view import ViewConfig, serve
 
+    config = ViewConfig(
+        output=arguments.output,
+        host=arguments.host,
+        port=arguments.port,
+        token=arguments.token,
+        allowed_hosts=tuple(arguments.allowed_host),
+        model=arguments.model,
+        device=arguments.device,
+        index_path=arguments.index,
+        memory_mb=arguments.memory_mb,
+        cache_mb=arguments.cache_mb,
+        threads=arguments.threads,
+        storage_options=storage_options(arguments),
+    )
+
+    def announce(url: str) -> None:
+        print(f"Viewing {arguments.output} at {url}  (Ctrl-C ends it)", flush=True)
+        if arguments.open:
+            webbrowser.open(url)
+
+    with contextlib.suppress(KeyboardInterrupt):
         serve(config, announce)
-    except ModuleNotFoundError as error:
-        if error.name not in ("duckdb", "starlette", "uvicorn"):
-            raise
-        print(f"sspsam view: needs {error.name}: pip install 'sspsam[curate]'", file=sys.stderr)
-        return 1
-    except SSPSAMError as error:
-        print(f"sspsam view: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        pass
     return 0
 
 

@@ -35,7 +35,7 @@ def test_mistakes_are_explained(tmp_path: Path, capsys: pytest.CaptureFixture[st
         ([str(made.output), "--tiles", "0"], "--tiles 0"),
         ([str(made.output), "--storage-options", "[]"], "must be a JSON object"),
     ):
-        assert main(arguments) == 1
+        assert main(arguments) == 2
         error = capsys.readouterr().err
         assert error.startswith("sspsam report: ")
         assert says in error

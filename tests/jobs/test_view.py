@@ -50,7 +50,7 @@ def test_mistakes_are_explained(tmp_path: Path, capsys: pytest.CaptureFixture[st
         ([str(made.output), "--host", "203.0.113.1"], "cannot listen on 203.0.113.1"),
         ([str(made.output), "--model", "no-such-model"], "no-such-model"),
     ):
-        assert main(arguments) == 1
+        assert main(arguments) == 2
         error = capsys.readouterr().err
         assert error.startswith("sspsam view: ")
         assert says in error
