@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="sspsam train", description=__doc__.split("\n")[0])
-    parser.add_argument("output", help="folder of the run; an existing run is resumed")
+    parser.add_argument("output", help="folder or URL of the run; an existing run is resumed")
     parser.add_argument(
         "--recipe", choices=sorted(RECIPES), help="all stages of a schedule; flags below override it"
     )
@@ -77,7 +77,12 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
 
 def _add_workers(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("several processes, through Ray Train")
-    group.add_argument("--workers", type=int, default=0, help="processes; 0 trains in this one")
+    group.add_argument(
+        "--workers",
+        type=int,
+        default=0,
+        help="processes; 0 trains in this one, or in one of Ray Train if OUTPUT is a URL",
+    )
     group.add_argument("--gpus-per-worker", type=float, help="default: 1 if the cluster has any")
     group.add_argument("--cpus-per-worker", type=float, default=1.0, help="CPU cores a worker")
     group.add_argument(
@@ -100,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         data = _data(options)
         if options.clip or options.sam:
             options.source = _with_towers(options)
-        if options.workers:
+        if options.workers or "://" in options.output:
             return _run_workers(options, stages, data)
         return _run(options, stages, data)
     except SSPSAMError as error:
@@ -193,6 +198,7 @@ def _run(options: argparse.Namespace, stages: tuple[TrainConfig, ...], data: Dat
 
 def _run_workers(options: argparse.Namespace, stages: tuple[TrainConfig, ...], data: Data) -> int:
     """Train through Ray Train."""
+    from jobs.options import storage_options
     from pipeline.train import WorkerConfig, train_stages
 
     started = time.monotonic()
@@ -202,8 +208,9 @@ def _run_workers(options: argparse.Namespace, stages: tuple[TrainConfig, ...], d
         data=_with_features(options, stages, data),
         preset=options.preset,
         source=options.source,
+        storage_options=storage_options(options),
         workers=WorkerConfig(
-            workers=options.workers,
+            workers=max(1, options.workers),
             gpus_per_worker=options.gpus_per_worker,
             cpus_per_worker=options.cpus_per_worker,
             max_failures=options.max_failures,

@@ -105,7 +105,14 @@ class KeepFeatures:
     def __call__(self, chunk: Chunk, phrases: list[list[Phrase]], results: list[ImageResult | None]) -> None:
         sink = pa.BufferOutputStream()
         # Random half-precision bits do not compress; reading them is all that counts.
-        with pq.ParquetWriter(sink, FEATURE_SCHEMA, compression="none", use_dictionary=False) as file:
+        # Statistics of the first two columns are the reader's index.
+        with pq.ParquetWriter(
+            sink,
+            FEATURE_SCHEMA,
+            compression="none",
+            use_dictionary=False,
+            write_statistics=FEATURE_SCHEMA.names[:2],
+        ) as file:
             for sample, result in zip(chunk.samples, results, strict=True):
                 if not isinstance(result, Encoded) or result.error is not None:
                     continue

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,8 @@ from sspsam.training.recipes import start_model
 
 if TYPE_CHECKING:
     import ray.train
+
+    from sspsam.modeling.model import SSPSAM
 
 _CHECKPOINT = "checkpoint.pt"
 _FINISHED = "finished"
@@ -60,6 +62,31 @@ class StageSpec:
     preset: str
     source: str | None
     threads: int
+    #: fsspec's, where `source` is an earlier stage's model under OUTPUT; None anywhere else.
+    source_options: dict[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Storage:
+    """Where a run's stages go: a folder or URL that every node reaches."""
+
+    root: str
+    options: dict[str, Any]
+
+    @property
+    def place(self) -> tuple[Any, str]:
+        """fsspec's file system, and the root in it."""
+        fs, base = fsspec.core.url_to_fs(self.root, **self.options)
+        return fs, base.rstrip("/")
+
+    def for_ray(self) -> dict[str, Any]:
+        """As arguments of Ray Train's RunConfig."""
+        if "://" not in self.root:
+            return {"storage_path": self.root}
+        from pyarrow.fs import FSSpecHandler, PyFileSystem
+
+        fs, base = self.place
+        return {"storage_path": base, "storage_filesystem": PyFileSystem(FSSpecHandler(fs))}
 
 
 def train_stages(
@@ -70,6 +97,7 @@ def train_stages(
     workers: WorkerConfig,
     preset: str = "tiny",
     source: str | None = None,
+    storage_options: Mapping[str, Any] | None = None,
     say: Callable[[str], None] = print,
 ) -> dict[str, float]:
     """Train the stages one after another; goes on where an earlier run of the same command stopped.
@@ -78,6 +106,7 @@ def train_stages(
         output: folder or URL that every node reaches. Gets `<number>-<stage>/` with Ray Train's
             checkpoints and `model/`, and the last stage's model as `model/`.
         source: model to start from, as `from_pretrained` takes it on every node.
+        storage_options: fsspec's, for `output`.
 
     Returns:
         The last validation's measures.
@@ -92,19 +121,21 @@ def train_stages(
     try:
         use_gpu, resources = _resources(workers)
         root = output if "://" in output else str(Path(output).absolute())
-        fs, base = fsspec.core.url_to_fs(root)
+        storage = Storage(root, dict(storage_options or {}))
+        fs, base = storage.place
+        source_options = None
         measures: dict[str, float] = {}
         for number, config in enumerate(stages, start=1):
             name = f"{number}-{config.stage}"
             model = f"{root}/{name}/model"
             if not fs.exists(f"{base}/{name}/{_FINISHED}"):
                 threads = workers.threads or max(1, int(workers.cpus_per_worker))
-                spec = StageSpec(config, data, preset, source, threads)
+                spec = StageSpec(config, data, preset, source, threads, source_options)
                 say(f"{name}: {workers.workers} workers, {'GPU' if use_gpu else 'CPU'}")
-                result = _fit(spec, name, root, workers, use_gpu, resources)
+                result = _fit(spec, name, storage, workers, use_gpu, resources)
                 measures = dict(result.metrics or {})
                 _keep_model(result, fs, f"{base}/{name}")
-            source = model
+            source, source_options = model, storage.options
         fs.copy(f"{base}/{name}/model/", f"{base}/model/", recursive=True)
         return measures
     finally:
@@ -124,7 +155,7 @@ def train_worker(settings: dict[str, Any]) -> None:
     device = ray.train.torch.get_device()
     if device.type == "cpu":
         torch.set_num_threads(spec.threads)
-    model = start_model(spec.config, spec.preset, spec.source, str(device))
+    model = _start(spec, str(device))
     training, validation = spec.data.sources(spec.config, model.config, rank, world)
     config = settle(spec.config, training, validation)
     with tempfile.TemporaryDirectory() as scratch:
@@ -147,6 +178,16 @@ def train_worker(settings: dict[str, Any]) -> None:
         )
         final = ray.train.Checkpoint.from_directory(folder) if rank == 0 else None
         ray.train.report({"step": config.steps, **measures}, checkpoint=final)
+
+
+def _start(spec: StageSpec, device: str) -> SSPSAM:
+    """The model that a worker starts from."""
+    if not spec.source or not spec.source_options:
+        return start_model(spec.config, spec.preset, spec.source, device)
+    fs, path = Storage(spec.source, spec.source_options).place
+    with tempfile.TemporaryDirectory() as folder:
+        fs.get(f"{path}/", f"{folder}/", recursive=True)
+        return start_model(spec.config, spec.preset, folder, device)
 
 
 def _distributed(device: Any) -> Callable[[nn.Module], nn.Module]:
@@ -187,7 +228,7 @@ def _report(step: int, measures: dict[str, float], path: Path | None) -> None:
 def _fit(
     spec: StageSpec,
     name: str,
-    root: str,
+    storage: Storage,
     workers: WorkerConfig,
     use_gpu: bool,
     resources: dict[str, float],
@@ -203,7 +244,7 @@ def _fit(
         ),
         run_config=RunConfig(
             name=name,
-            storage_path=root,
+            **storage.for_ray(),
             failure_config=FailureConfig(max_failures=workers.max_failures),
             checkpoint_config=CheckpointConfig(num_to_keep=2),
         ),

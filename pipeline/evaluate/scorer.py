@@ -40,6 +40,7 @@ class Scorer:
 
     def __call__(self, chunk: Chunk, phrases: list[list[Phrase]], results: list[ImageResult | None]) -> None:
         scored, truths = [], []
+        options = dict(self.store.storage_options)
         for sample, result in zip(chunk.samples, results, strict=True):
             records = sample.columns.get("records", [])
             prediction = _prediction(sample, result)
@@ -50,8 +51,9 @@ class Scorer:
                 image_key=sample.key,
                 config=self.config,
                 authors=self.authors,
+                storage_options=options,
             )
-            truths.append(_truth_row(sample, chunk.shard.name, records, prediction))
+            truths.append(_truth_row(sample, chunk.shard.name, records, prediction, options))
         name = f"{chunk.shard.name}/{chunk.index:05d}.parquet"
         tables = {
             f"{SAMPLES}/{name}": pa.Table.from_pylist(scored, schema=SAMPLE_SCHEMA),
@@ -73,7 +75,11 @@ def _prediction(sample: Sample, result: ImageResult | None) -> Prediction:
 
 
 def _truth_row(
-    sample: Sample, shard: str, records: Sequence[Record], prediction: Prediction
+    sample: Sample,
+    shard: str,
+    records: Sequence[Record],
+    prediction: Prediction,
+    storage_options: dict[str, Any],
 ) -> dict[str, Any]:
     """The truth as an annotation row, a struct a phrase: of a phrase with two referents the first."""
     first = {record.phrase: record for record in reversed(records)}
@@ -83,7 +89,9 @@ def _truth_row(
     if width and height:
         for phrase in dict.fromkeys(record.phrase for record in records):
             try:
-                structs.append(_truth_struct(first[phrase], height, width))
+                structs.append(
+                    _truth_struct(first[phrase].rle(height, width, storage_options), first[phrase])
+                )
             except SSPSAMError:
                 continue  # its sample row says why
     return {
@@ -99,13 +107,12 @@ def _truth_row(
     }
 
 
-def _truth_struct(record: Record, height: int, width: int) -> dict[str, Any]:
-    rle = record.rle(height, width)
+def _truth_struct(rle: dict[str, Any], record: Record) -> dict[str, Any]:
     area = int(coco_mask.area(rle))
     return {
         "phrase": record.phrase,
         "has_target": record.has_target,
-        "segmentation": {"size": [height, width], "counts": rle["counts"].decode("ascii")},
+        "segmentation": {"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")},
         "bbox": [float(side) for side in coco_mask.toBbox(rle)],
         "predicted_box": list(record.box or (0.0, 0.0, 0.0, 0.0)),
         "area": area,

@@ -48,7 +48,8 @@ def read_authors(config: DataConfig) -> Iterator[Record]:
         DataError: a file is missing or not in the format, or there is no such split.
     """
     options = config.options
-    path = require(config.dataset, "the merged annotations", HOME, options)
+    path = config.dataset
+    require({path: "the merged annotations"}, HOME, options)
     name = posixpath.basename(path).removesuffix(".json")
     splits = pick_splits(config.split, _split_names(path, options), path)
     places = _Places(config, name, path)
@@ -83,13 +84,14 @@ def read_authors(config: DataConfig) -> Iterator[Record]:
 
 
 class _Places:
-    """Where the images and masks of one annotation file are; the first image is looked for."""
+    """Where the images and masks of one annotation file are; the first of either is looked for."""
 
     def __init__(self, config: DataConfig, name: str, path: str) -> None:
         self.config, self.name = config, name
         folder = "phrase_cut_mask" if name.startswith("phrase_cut") else name
         self.masks = None if name.startswith("merge") else join(parent(parent(path)), "masks", folder)
         self.roots: dict[str, str] = {}
+        self.masks_found = False
         self.data = config.images or join(parent(parent(parent(path))), "data")
 
     def image(self, ann: dict[str, Any]) -> str:
@@ -104,7 +106,11 @@ class _Places:
     def mask(self, ann: dict[str, Any]) -> Segmentation | None:
         if self.masks is None:
             return None
-        return Segmentation(file=join(self.masks, f"{ann['mask_id']}.npy"))
+        file = join(self.masks, f"{ann['mask_id']}.npy")
+        if not self.masks_found:
+            require({file: "the first of the masks"}, HOME, self.config.options)
+            self.masks_found = True
+        return Segmentation(file=file)
 
 
 def _image_name(name: str, ann: dict[str, Any]) -> tuple[str, str]:

@@ -42,15 +42,21 @@ def listing(folder: str, storage_options: dict[str, Any] | None = None) -> list[
         return []
 
 
-def require(path: str, what: str, where: str, storage_options: dict[str, Any] | None = None) -> str:
-    """`path` if it exists.
+def require(files: dict[str, str], where: str, storage_options: dict[str, Any] | None = None) -> None:
+    """Check that files exist.
+
+    Args:
+        files: path or URL -> what it is.
+        where: they can be had.
+        storage_options: for fsspec.
 
     Raises:
-        DataError: it does not; says what it is and where it can be had.
+        DataError: some do not; names them all, and where they can be had.
     """
-    if not exists(path, storage_options):
-        raise DataError(f"{path} is missing ({what}). To be had: {where}")
-    return path
+    missing = [f"{path} ({what})" for path, what in files.items() if not exists(path, storage_options)]
+    if missing:
+        verb = "is" if len(missing) == 1 else "are"
+        raise DataError(f"{' and '.join(missing)} {verb} missing. To be had: {where}")
 
 
 def read_bytes(path: str, storage_options: dict[str, Any] | None = None) -> bytes:

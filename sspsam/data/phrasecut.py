@@ -49,7 +49,8 @@ def read_phrasecut(config: DataConfig) -> Iterator[Record]:
         if name.startswith("refer_") and not name.startswith("refer_input_")
     ]
     if not known:
-        require(join(folder, "refer_val.json"), "the phrases of split val", HOME, options)
+        named = join(folder, f"refer_{config.split.split(',')[0]}.json")
+        require({named: "the phrases of the split"}, HOME, options)
     splits = pick_splits(config.split, known, folder)
     infos = _image_infos(folder, names, options)
     ranks = _ranks(folder, options)

@@ -85,11 +85,13 @@ class Segmentation:
                     polygons.append(part)
         return cls(rings=cls.from_polygons(polygons).rings, rles=tuple(rles))
 
-    def rle(self, height: int, width: int) -> dict[str, Any]:
+    def rle(self, height: int, width: int, storage_options: dict[str, Any] | None = None) -> dict[str, Any]:
         """COCO RLE `{"size": [height, width], "counts": bytes}` of the union.
 
+        `storage_options` are fsspec's, for `file`.
+
         Raises:
-            DataError: a part was made for an image of another size.
+            DataError: a part was made for an image of another size, or `file` cannot be read.
         """
         parts = [self._check(rle, height, width) for rle in self.rles]
         if self.rings:
@@ -99,13 +101,7 @@ class Segmentation:
                 flat = [np.frombuffer(ring, "<f8").tolist() for ring in self.rings]
                 parts.extend(coco_mask.frPyObjects(flat, height, width))
         if self.file is not None:
-            array = np.load(io.BytesIO(read_bytes(self.file)), allow_pickle=False)
-            if array.shape[:2] != (height, width):
-                raise DataError(
-                    f"{self.file} is a mask of {array.shape[1]} x {array.shape[0]} pixels, its "
-                    f"image has {width} x {height}: make the masks from the same images"
-                )
-            parts.append(_encode(array.reshape(height, width) > 0))
+            parts.append(_encode(_load(self.file, height, width, storage_options)))
         if not parts:
             return _encode(np.zeros((height, width), bool))
         return parts[0] if len(parts) == 1 else coco_mask.merge(parts)
@@ -156,19 +152,21 @@ class Record:
     ids: Mapping[str, Any] = field(default_factory=dict, hash=False)
     subsets: tuple[str, ...] = ()
 
-    def mask(self, height: int, width: int) -> np.ndarray:
+    def mask(self, height: int, width: int, storage_options: dict[str, Any] | None = None) -> np.ndarray:
         """Boolean (height, width) mask in the original image, all false without a target.
+
+        `storage_options` are fsspec's, for masks that lie in files.
 
         Raises:
             DataError: only the box of the target is known, or the mask is of another size.
         """
-        return coco_mask.decode(self.rle(height, width)).astype(bool)
+        return coco_mask.decode(self.rle(height, width, storage_options)).astype(bool)
 
-    def rle(self, height: int, width: int) -> dict[str, Any]:
+    def rle(self, height: int, width: int, storage_options: dict[str, Any] | None = None) -> dict[str, Any]:
         """`mask` as COCO RLE with `counts` as bytes."""
         if self.segmentation is not None:
             try:
-                return self.segmentation.rle(height, width)
+                return self.segmentation.rle(height, width, storage_options)
             except DataError as error:
                 raise DataError(f"record {self.key} of {self.image.url}: {error}") from error
         if self.has_target:
@@ -212,6 +210,22 @@ def _compressed(rle: Mapping[str, Any]) -> tuple[tuple[int, int], str]:
     if isinstance(counts, bytes):
         counts = counts.decode("ascii")
     return (height, width), counts
+
+
+def _load(file: str, height: int, width: int, storage_options: dict[str, Any] | None) -> np.ndarray:
+    """A `.npy` mask, (height, width) or (height, width, 1), as bool."""
+    data = read_bytes(file, storage_options)
+    try:
+        array = np.load(io.BytesIO(data), allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise DataError(f"{file} is no mask ({error}): make it again") from error
+    if array.shape not in ((height, width), (height, width, 1)):
+        found = " x ".join(map(str, array.shape[1::-1] + array.shape[2:]))
+        raise DataError(
+            f"{file} is a mask of {found} pixels, its image has {width} x {height}: make the masks "
+            "from the same images"
+        )
+    return np.asarray(array.reshape(height, width) > 0)
 
 
 def _draw(rings: Sequence[bytes], height: int, width: int) -> np.ndarray:

@@ -32,6 +32,7 @@ GREF_HOME = (
     "https://huggingface.co/datasets/FudanCVL/gRefCOCO (grefs(unc).json and instances.json; page: "
     "https://github.com/henghuiding/gRefCOCO)"
 )
+INSTANCES = "instances.json"
 REFCLEF_IMAGES = "RefCLEF's images (saiapr_tc-12.zip), by way of https://github.com/lichengunc/refer"
 
 
@@ -70,11 +71,12 @@ def read_refer(config: DataConfig) -> Iterator[Record]:
         DataError: a file is missing or not in the format, or there is no such split.
     """
     options = config.options
-    path = _refs_path(config, "refs", "p", REFER_HOME)
+    path = _refs_path(config, "refs", "p")
+    _require(path, REFER_HOME, options)
     refs = unpickle_plain(read_bytes(path, options), path)
     if not isinstance(refs, list):
         raise DataError(f"{path} holds a {type(refs).__name__}, not the list of refs of REFER")
-    yield from _records(config, path, refs, REFER_HOME)
+    yield from _records(config, path, refs)
 
 
 def read_grefcoco(config: DataConfig) -> Iterator[Record]:
@@ -83,28 +85,35 @@ def read_grefcoco(config: DataConfig) -> Iterator[Record]:
     Raises:
         DataError: a file is missing or not in the format, or there is no such split.
     """
-    path = _refs_path(config, "grefs", "json", GREF_HOME)
+    path = _refs_path(config, "grefs", "json")
+    _require(path, GREF_HOME, config.options)
     refs = list(stream_json(path, "item", config.options))
-    yield from _records(config, path, refs, GREF_HOME)
+    yield from _records(config, path, refs)
 
 
-def _refs_path(config: DataConfig, stem: str, suffix: str, where: str) -> str:
-    """The one `refs(MAKER).p` of the folder, or the one that `split_by` names."""
+def _require(path: str, where: str, options: dict[str, Any]) -> None:
+    """Both files, so that one message names what is missing."""
+    instances = join(parent(path), INSTANCES)
+    require({path: "the referring expressions", instances: "their annotations"}, where, options)
+
+
+def _refs_path(config: DataConfig, stem: str, suffix: str) -> str:
+    """The one `refs(MAKER).p` of the folder, or the one that `split_by` names.
+
+    Raises:
+        DataError: there are several and none is named, or others than the one that is.
+    """
     if config.dataset.endswith(f".{suffix}"):
-        return require(config.dataset, "the refs", where, config.options)
+        return config.dataset
     pattern = re.compile(rf"{stem}\((.+)\)\.{suffix}$")
     makers = [match[1] for name in listing(config.dataset, config.options) if (match := pattern.match(name))]
-    if config.split_by or not makers:
-        maker = config.split_by or "unc"
-        path = join(config.dataset, f"{stem}({maker}).{suffix}")
-        has = f"; the folder has {', '.join(makers)}" if makers else ""
-        return require(path, f"the referring expressions{has}", where, config.options)
-    if len(makers) > 1:
+    maker = config.split_by or (makers[0] if len(makers) == 1 else "")
+    if makers and maker not in makers:
         raise DataError(f"{config.dataset} is split by {', '.join(makers)}: choose one by --split-by")
-    return join(config.dataset, f"{stem}({makers[0]}).{suffix}")
+    return join(config.dataset, f"{stem}({maker or 'unc'}).{suffix}")
 
 
-def _records(config: DataConfig, path: str, refs: list[dict[str, Any]], where: str) -> Iterator[Record]:
+def _records(config: DataConfig, path: str, refs: list[dict[str, Any]]) -> Iterator[Record]:
     options = config.options
     try:
         known = sorted({ref["split"] for ref in refs})
@@ -115,8 +124,7 @@ def _records(config: DataConfig, path: str, refs: list[dict[str, Any]], where: s
     except (KeyError, TypeError) as error:
         raise DataError(f"{path}: a ref has not the fields of its format ({error!r})") from error
 
-    instances = join(parent(path), "instances.json")
-    require(instances, "COCO annotations of the refs", where, options)
+    instances = join(parent(path), INSTANCES)
     images = {
         image["id"]: image
         for image in stream_json(instances, "images.item", options)

@@ -49,6 +49,7 @@ def score_image(
     image_key: str,
     config: SSPSAMConfig,
     authors: bool,
+    storage_options: dict[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
     """Rows of `SAMPLE_SCHEMA` for the records of one image, in order.
 
@@ -58,6 +59,7 @@ def score_image(
         shard, image_key: which annotation row holds the prediction.
         config: of the model: its squares are those of the authors' protocol.
         authors: whether the masks carry `square_rle`, and the columns authors_* are wanted.
+        storage_options: fsspec's, for true masks that lie in files.
     """
     rows = []
     for record in records:
@@ -68,7 +70,7 @@ def score_image(
         mask = prediction.masks.get(record.phrase)
         try:
             if row["width"] and row["height"]:
-                truth = record.rle(row["height"], row["width"])
+                truth = record.rle(row["height"], row["width"], storage_options)
                 row["area"] = int(coco_mask.area(truth))
                 row["subsets"] = [*record.subsets, *_size_band(record, row)]
                 if mask is not None:

@@ -6,9 +6,11 @@ from a local disk or by ranges from an object store. `pipeline.cache_features` w
 
 from __future__ import annotations
 
+import io
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import fsspec
@@ -39,7 +41,8 @@ FEATURE_SCHEMA: Final = pa.schema(
     metadata={"sspsam.features": "1"},
 )
 
-_OPEN_FILES = 64
+_FOOTERS = 256  # kept in memory; of half a megabyte each
+_THREADS = 16
 
 
 def feature_row(
@@ -75,13 +78,14 @@ class FeatureStore:
         paths = sorted(self._fs.glob(f"{root.rstrip('/')}/{FOLDER}/*/*.parquet"))
         if not paths:
             raise DataError(f"{url} holds no cached features: train with --cache-features first")
-        self._rows: dict[tuple[str, bool], tuple[str, int]] = {}
-        self._files: OrderedDict[str, pq.ParquetFile] = OrderedDict()
+        self._footers: OrderedDict[str, pq.FileMetaData] = OrderedDict()
         self._lock = threading.Lock()
-        for path in paths:
-            names = self._open(path).read(columns=["image_key", "mirrored"])
-            keys = zip(names["image_key"].to_pylist(), names["mirrored"].to_pylist(), strict=True)
-            self._rows |= {key: (path, group) for group, key in enumerate(keys)}
+        with ThreadPoolExecutor(_THREADS) as pool:
+            self._rows = {
+                key: (path, group)
+                for path, keys in zip(paths, pool.map(self._keys, paths), strict=True)
+                for group, key in enumerate(keys)
+            }
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -99,9 +103,7 @@ class FeatureStore:
                 f"{self.url} has no features of the {turned}image {image_key}: it could not be read "
                 "when they were computed, or other data or another --flip was cached there"
             )
-        with self._lock:
-            table = self._open(place[0]).read_row_group(place[1])
-        row = table.to_pylist()[0]
+        row = self._read(*place)
         return (
             _unpacked(row["clip_tokens"], row["clip_shape"]),
             _unpacked(row["sam_embedding"], row["sam_shape"]),
@@ -109,14 +111,68 @@ class FeatureStore:
             row["height"],
         )
 
-    def _open(self, path: str) -> pq.ParquetFile:
-        if path in self._files:
-            self._files.move_to_end(path)
-            return self._files[path]
-        self._files[path] = pq.ParquetFile(self._fs.open(path, "rb"))
-        if len(self._files) > _OPEN_FILES:
-            self._files.popitem(last=False)[1].close(force=True)
-        return self._files[path]
+    def _read(self, path: str, group: int) -> dict[str, Any]:
+        """A row by one range read of its row group."""
+        footer = self._footer(path)
+        columns = [footer.row_group(group).column(n) for n in range(footer.num_columns)]
+        start = min(column.data_page_offset for column in columns)
+        length = sum(column.total_compressed_size for column in columns)
+        window = _Window(self._fs.cat_file(path, start=start, end=start + length), start)
+        row: dict[str, Any] = pq.ParquetFile(window, metadata=footer).read_row_group(group).to_pylist()[0]
+        return row
+
+    def _keys(self, path: str) -> list[tuple[str, bool]]:
+        """(image key, mirrored) of each row of a file. Of a single row the least value is the value, so
+        the footer says all."""
+        footer = self._footer(path)
+        groups = [footer.row_group(group) for group in range(footer.num_row_groups)]
+        if any(group.num_rows != 1 for group in groups):
+            raise DataError(f"{path} is no file of cached features: its row groups are not one row each")
+        return [(group.column(0).statistics.min, group.column(1).statistics.min) for group in groups]
+
+    def _footer(self, path: str) -> pq.FileMetaData:
+        with self._lock:
+            if path in self._footers:
+                self._footers.move_to_end(path)
+                return self._footers[path]
+        # Without the cache of object stores' files, which reads 50 MB ahead.
+        with self._fs.open(path, "rb", cache_type="none") as file:
+            footer = pq.read_metadata(file)
+        with self._lock:
+            self._footers[path] = footer
+            if len(self._footers) > _FOOTERS:
+                self._footers.popitem(last=False)
+        return footer
+
+
+class _Window(io.RawIOBase):
+    """A file of which only `data`, which begins at `start`, is there."""
+
+    def __init__(self, data: bytes, start: int) -> None:
+        self._data, self._start, self._position = memoryview(data), start, start
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._start + len(self._data)}
+        self._position = base[whence] + offset
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        first = self._position - self._start
+        if first < 0:
+            raise DataError("a row group of cached features was read outside its range")
+        part = self._data[first : first + len(buffer)]
+        buffer[: len(part)] = part
+        self._position += len(part)
+        return len(part)
 
 
 def _packed(tensor: Tensor) -> bytes:

@@ -23,7 +23,7 @@ from sspsam.geometry import Geometry, xywh_to_xyxy
 from sspsam.image_refs import load_image
 from sspsam.images import decode_image
 from sspsam.preprocess import preprocess_rgb
-from sspsam.training.augment import mirror_box, mirror_image, mirror_masks, swap_left_right
+from sspsam.training.augment import can_mirror, mirror_box, mirror_image, mirror_masks, swap_left_right
 from sspsam.training.scene_batches import Batch, ScenePool, epoch_slice
 
 _LOOK_AHEAD = 2  # batches that threads prepare while the model works
@@ -42,7 +42,7 @@ class RecordOptions:
     """How records become batches."""
 
     seed: int = 0
-    flip: float = 0.0  # chance that a picture is mirrored, with left and right swapped in its phrases
+    flip: float = 0.0  # chance of mirroring a picture and left and right in its phrases, where they can be
     translate: bool = False  # place the picture anywhere in CLIP's square, as the authors train
     boxes_only: bool = False  # masks are not needed: stage "boxes"
     as_stored: bool = True  # masks belong to the pixels as stored, whatever EXIF says
@@ -102,11 +102,14 @@ class RecordSource:
     ) -> None:
         self.model, self.options, self.features = model, options, features
         self.rank, self.world = rank, world
+        groups = group_by_image(records)
+        # Of all images, whatever is left out below: the cache of features has them under these names.
+        named = dict(zip((group[0].image for group in groups), image_keys(groups), strict=True))
         usable = [r for r in records if options.boxes_only or r.segmentation or not r.has_target]
         self.images = group_by_image(usable)
         if not self.images:
             raise DataError("no record to train on: stage masks needs masks, boxes alone do not do")
-        self.keys = image_keys(self.images)
+        self.keys = [named[group[0].image] for group in self.images]
         self.referents = [_referents(group) for group in self.images]
         self.unreadable: dict[str, str] = {}
         self._units: dict[int, list[tuple[int, int]]] = {}
@@ -161,9 +164,10 @@ class RecordSource:
             random = Random(f"{self.options.seed}/{epoch}/{image}")
             order = random.sample(self.referents[image], len(self.referents[image]))
             chosen = [random.choice(sentences) for sentences in order[part * phrases : (part + 1) * phrases]]
-            mirrored = Random(f"{self.options.seed}/{epoch}/{number}/flip").random()
+            chance = Random(f"{self.options.seed}/{epoch}/{number}/flip").random()
+            mirrored = chance < self.options.flip and all(can_mirror(r.phrase) for r in chosen)
             try:
-                return self._prepare(number, image, chosen, mirrored < self.options.flip, random)
+                return self._prepare(number, image, chosen, mirrored, random)
             except SSPSAMError as error:
                 self.unreadable[self.keys[image]] = str(error)
         raise DataError(
@@ -214,7 +218,7 @@ class RecordSource:
             if not record.has_target:
                 continue
             if record.segmentation is not None:
-                drawn = record.mask(height, width)
+                drawn = record.mask(height, width, dict(self.options.storage_options))
                 drawn = mirror_masks(drawn) if mirrored else drawn
                 masks[row] = geometry.sam.masks_to_square(torch.from_numpy(drawn)[None], size)[0]
             if record.box is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 from pathlib import Path
 
 import numpy as np
@@ -161,10 +162,18 @@ def test_coco_segmentations(counts, expected):
     assert not flat.decode(2, 3).any()
 
 
-def test_masks_of_another_size(made: MadeBenchmarks):
+def test_masks_of_another_size(made: MadeBenchmarks, tmp_path: Path):
     record = read(made.authors(), "authors", images=str(made.images))[0]
     with pytest.raises(DataError, match=r"mask of 96 x 72 pixels, its image has 72 x 96"):
         record.mask(WIDTH, HEIGHT)
+    segmentation = record.segmentation
+    assert segmentation is not None
+    assert segmentation.file is not None
+    for damaged in (np.zeros((HEIGHT, WIDTH, 3)), None):
+        file = tmp_path / "mask.npy"
+        file.write_bytes(b"no mask") if damaged is None else np.save(file, damaged)
+        with pytest.raises(DataError, match=r"mask.npy is (no mask|a mask of 96 x 72 x 3 pixels)"):
+            Segmentation(file=str(file)).decode(HEIGHT, WIDTH)
     packed = coco_mask.encode(np.ones((4, 4), np.uint8, order="F"))
     with pytest.raises(DataError, match="belong to other images"):
         Segmentation.from_coco([packed]).decode(4, 5)
@@ -208,14 +217,23 @@ def test_what_is_missing_is_named(made: MadeBenchmarks, tmp_path: Path):
             read(dataset, form, **options)
         return str(caught.value)
 
-    assert "refs(unc).p is missing" in message(tmp_path, "refer")
-    assert "github.com/lichengunc/refer" in message(tmp_path, "refer")
+    nothing = message(tmp_path, "refer")
+    for told in ("refs(unc).p", "instances.json", "are missing", "github.com/lichengunc/refer"):
+        assert told in nothing
+    (tmp_path / "refs(unc).p").write_bytes((made.refer / "refs(unc).p").read_bytes())
+    assert re.search(r"instances.json \(.+\) is missing", message(tmp_path, "refer"))
+    assert "refs(unc).p (" not in message(tmp_path, "refer")
     assert "huggingface.co/datasets/FudanCVL/gRefCOCO" in message(tmp_path, "grefcoco")
-    assert "refer_val.json is missing" in message(tmp_path, "phrasecut")
+    assert "refer_val.json (the phrases of the split) is missing" in message(tmp_path, "phrasecut")
     assert "huggingface.co/wayneicloud/SSP-SAM" in message(tmp_path / "anns.json", "authors")
     assert "no annotation dataset" in message(tmp_path / "none", "annotations", split="all")
     assert "--split takes train, val" in message(made.refer, "refer", split="testA")
     assert "--split takes train, val" in message(made.phrasecut, "phrasecut", split="test")
+    (tmp_path / "anns").mkdir()
+    (tmp_path / "anns" / "refcoco.json").write_bytes(made.authors().read_bytes())
+    masks = message(tmp_path / "anns" / "refcoco.json", "authors", images=str(made.images))
+    assert "masks/refcoco/50.npy (the first of the masks) is missing" in masks
+    assert "data_seg/run.sh" in masks
     images = message(made.refer, "refer", images=str(tmp_path / "elsewhere"))
     assert "images.cocodataset.org" in images
     assert "--images" in images
@@ -243,8 +261,11 @@ def test_damaged_files_are_named(made: MadeBenchmarks, tmp_path: Path):
     with pytest.raises(DataError, match="has not the fields"):
         read(tmp_path, "grefcoco")
     (tmp_path / "grefs(google).json").write_text("[]")
-    with pytest.raises(DataError, match="choose one by --split-by"):
-        read(tmp_path, "grefcoco")
+    for maker in (None, "umd"):
+        with pytest.raises(DataError, match=r"split by google, unc: choose one by --split-by"):
+            read(tmp_path, "grefcoco", split_by=maker)
+    with pytest.raises(DataError, match="has not the fields"):
+        read(tmp_path, "grefcoco", split_by="unc")
 
 
 def test_images_by_url(made: MadeBenchmarks):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -16,7 +17,7 @@ from sspsam.data import DataConfig, Record, read_records
 from sspsam.errors import DataError
 from sspsam.geometry import Geometry
 from sspsam.preprocess import CLIP_MEAN, CLIP_STD
-from sspsam.training.augment import mirror_box, swap_left_right
+from sspsam.training.augment import can_mirror, mirror_box, swap_left_right
 from sspsam.training.records import RecordOptions, RecordSource
 from tests.sspsam.data.benchmarks import SIZE, MadeBenchmarks, make_benchmarks
 
@@ -49,17 +50,54 @@ def redness(pixels: torch.Tensor) -> np.ndarray:
         ("left-hand side, righthand man", "right-hand side, lefthand man"),
         ("on the leftside", "on the rightside"),
         ("leftover pizza", "leftover pizza"),
+        ("left-handed batter, a lefty", "right-handed batter, a righty"),
+        ("the bright one topleft", "the bright one topright"),
+        ("Right-hander lefthandside", "Left-hander righthandside"),
+        ("playwright with birthrights", "playwright with birthrights"),
     ],
 )
 def test_swapped_words(phrase: str, mirrored: str):
     assert swap_left_right(phrase) == mirrored
     assert swap_left_right(mirrored) == phrase
+    assert can_mirror(phrase)
+
+
+@pytest.mark.parametrize(
+    ("phrase", "clear"),
+    [
+        ("man right behind the girl", False),
+        ("man on the right behind the girl", True),
+        ("the zebra right next to the other one", False),
+        ("second from right in front", True),
+        ("a bag left on the bench", False),
+        ("the bowl on the left in front", True),
+        ("man left of the bench", True),
+        ("the only slice that is left", False),
+        ("guy far rt", False),
+        ("glass at 3 o'clock", False),
+        ("arrow that goes counter-clockwise", False),
+        ("the right one on top", True),
+        ("guy in red", True),
+    ],
+)
+def test_phrases_whose_sides_are_not_clear(phrase: str, clear: bool):
+    assert can_mirror(phrase) == clear
 
 
 @given(st.text(), st.tuples(*[st.floats(0, 100)] * 4), st.integers(1, 300))
 def test_mirroring_twice_is_nothing(text: str, box, width: int):
     assert swap_left_right(swap_left_right(text)) == text
     assert mirror_box(mirror_box(box, width), width) == pytest.approx(box)
+
+
+def test_pictures_of_unclear_phrases_stay_as_they_are(tiny_config: SSPSAMConfig, records):
+    told = {"square and disk": "the disk right behind the square", "a purple elephant": "an elephant"}
+    others = [replace(record, phrase=told.get(record.phrase, record.phrase)) for record in records]
+    batch = RecordSource(tiny_config, others, RecordOptions(flip=1.0)).batch(0, 2, 3, CPU)
+    assert "the red square on the left" in batch.phrases
+    assert "the disk right behind the square" in batch.phrases
+    plain = RecordSource(tiny_config, others, RecordOptions()).batch(0, 2, 3, CPU)
+    assert torch.equal(batch.clip_pixels, plain.clip_pixels)
 
 
 @pytest.mark.parametrize("flip", [0.0, 1.0])
