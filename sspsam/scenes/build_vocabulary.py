@@ -21,8 +21,9 @@ from random import Random
 import numpy as np
 
 from sspsam.scenes.atlas import load_atlas
-from sspsam.scenes.phrases import scene_phrases, things
+from sspsam.scenes.phrases import scene_phrases
 from sspsam.scenes.render import SceneConfig, render
+from sspsam.scenes.things import things
 from sspsam.scenes.vocabulary import CORE, plural
 
 MERGES = 1000

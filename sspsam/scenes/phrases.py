@@ -6,14 +6,13 @@ shows, or whose truth people could argue about (left by a hair, big by a little)
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Final
 
 from sspsam.scenes.atlas import Atlas, Sprite
-from sspsam.scenes.render import SceneBatch
+from sspsam.scenes.things import Thing, by_name, of_category, slots
 from sspsam.scenes.vocabulary import RECOLOURED, RECOLOURS, plural, with_article
 
 #: Kinds of phrases, each with its weight when a scene's phrases are drawn. "absent" has no target. Scenes
@@ -30,24 +29,10 @@ KINDS: Final = {
 }
 
 _NUMBERS: Final = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}
-#: Fraction of a drawing that must show for the object to be talked about.
-_SHOWS: Final = 0.35
 #: Fraction of the side by which places must differ before they are told apart.
 _APART: Final = 0.10
 #: Factor between areas that people see as bigger and smaller.
 _BIGGER: Final = 1.7
-
-
-@dataclass(frozen=True)
-class Thing:
-    """One object of a scene, as far as phrases go."""
-
-    slot: int
-    sprite: Sprite
-    x: float  # centre, fraction of the side, to the right
-    y: float  # centre, fraction of the side, downwards
-    size: float  # area of the whole drawing, fraction of the picture
-    shows: bool  # enough of it can be seen
 
 
 @dataclass(frozen=True)
@@ -58,28 +43,6 @@ class ScenePhrase:
     kind: str  # one of KINDS
     targets: tuple[int, ...]  # slots of the objects that it means; empty: nothing in the scene
     mentioned: tuple[int, ...]  # slots of every object whose name it says, targets included
-
-
-def things(batch: SceneBatch, row: int, atlas: Atlas) -> list[Thing]:
-    """The objects of one scene of a batch, in drawing order."""
-    side = batch.labels.shape[-1]
-    found = []
-    for slot, sprite in enumerate(batch.sprites[row]):
-        if sprite < 0:
-            continue
-        drawn, visible = int(batch.drawn[row, slot]), int(batch.visible[row, slot])
-        x, y = batch.centres[row, slot]
-        found.append(
-            Thing(
-                slot,
-                atlas.sprites[sprite],
-                float(x),
-                float(y),
-                drawn / side**2,
-                visible > _SHOWS * drawn,
-            )
-        )
-    return found
 
 
 def scene_phrases(
@@ -118,18 +81,6 @@ def scene_phrases(
         if phrase is not None:
             made.setdefault(phrase.text, phrase)
     return list(made.values())
-
-
-def slots(group: Sequence[Thing]) -> tuple[int, ...]:
-    return tuple(thing.slot for thing in group)
-
-
-def by_name(scene: Sequence[Thing]) -> dict[str, list[Thing]]:
-    """Groups of equal name of which every member shows well enough to be talked about."""
-    groups = defaultdict(list)
-    for thing in scene:
-        groups[thing.sprite.name].append(thing)
-    return {name: group for name, group in groups.items() if all(t.shows for t in group)}
 
 
 def said(sprite: Sprite, random: Random) -> str:
@@ -270,12 +221,6 @@ def _set(scene: Sequence[Thing], random: Random) -> ScenePhrase | None:
     first, second = (said(thing.sprite, random) for thing in pair)
     text = random.choice((f"the {first} and the {second}", f"{first} and {second}"))
     return ScenePhrase(text, "set", slots(pair), slots(pair))
-
-
-def of_category(scene: Sequence[Thing], category: str) -> list[Thing] | None:
-    """Everything of a category; None if some of it hardly shows."""
-    group = [thing for thing in scene if category in thing.sprite.categories]
-    return group if all(thing.shows for thing in group) else None
 
 
 def _category(scene: Sequence[Thing], random: Random) -> ScenePhrase | None:

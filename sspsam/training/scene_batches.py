@@ -15,8 +15,9 @@ from torch import Tensor
 from sspsam.config import SSPSAMConfig
 from sspsam.preprocess import CLIP_MEAN, CLIP_STD, SAM_MEAN, SAM_STD
 from sspsam.scenes.atlas import load_atlas
-from sspsam.scenes.phrases import scene_phrases, things
+from sspsam.scenes.phrases import scene_phrases
 from sspsam.scenes.render import SceneBatch, SceneConfig, render
+from sspsam.scenes.things import things
 from sspsam.training.losses import boxes_of
 
 #: A patch shows what covers this much of it, and nothing if all objects cover less than a tenth.
