@@ -1,8 +1,8 @@
 """How fast the model is, against bare baselines in the same run; prints ratios.
 
-    python benchmarks/model.py                  # ViT-B at 1024 px: minutes on a CPU
-    python benchmarks/model.py --quick          # the tiny layout: seconds
-    python benchmarks/model.py --sam vit_h      # what the published checkpoints hold; wants a GPU
+    python -m benchmarks.model                  # ViT-B at 1024 px: minutes on a CPU
+    python -m benchmarks.model --quick          # the tiny layout: seconds
+    python -m benchmarks.model --sam vit_h      # what the published checkpoints hold; wants a GPU
 
 (a) k phrases an image, against the authors' way: one phrase and one image encode at a time;
 (b) SAM's image encoder against the stock one: time, peak memory, greatest difference;
@@ -16,14 +16,10 @@ Weights are random: they do not change the time.
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import os
-import platform
-import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -31,11 +27,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from pycocotools import mask as coco_mask
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.measuring import jpeg, machine, measure, peak_resident
 from sspsam import SSPSAM, Segmenter, SegmenterConfig, SSPSAMConfig
 from sspsam.images import decode_image
 from sspsam.masks import encode_rle
@@ -163,7 +159,15 @@ def image_encoder(config: SSPSAMConfig, device: torch.device, arguments: argpars
         rows.append((f"{kind}, greatest difference", "", f"{float(difference):.1e}", ""))
     if image_tower_dtype(device) == torch.float32:
         rows.append(("autocast", "", "the policy is float32 here", ""))
-    command = [sys.executable, __file__, "--preset", arguments.preset, "--device", str(device)]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.model",
+        "--preset",
+        arguments.preset,
+        "--device",
+        str(device),
+    ]
     command += ["--sam", arguments.sam] if arguments.sam else []
     command += ["--quick"] if arguments.quick else []
     peaks = [
@@ -193,12 +197,6 @@ def peak_memory(config: SSPSAMConfig, device: torch.device, which: str) -> float
     with image_tower_autocast(device):
         forward(pixels)
     return max(0.1, peak_resident() - before)
-
-
-def peak_resident() -> float:
-    """MiB, from Linux's account of this process."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
 
 
 @torch.inference_mode()
@@ -297,39 +295,6 @@ def multiplications(config: SSPSAMConfig) -> float:
 def build(config: SSPSAMConfig, device: torch.device) -> SSPSAM:
     torch.manual_seed(0)
     return SSPSAM(config).to(device).eval()
-
-
-def measure(function: Callable[[], Any], device: torch.device, repeats: int) -> float:
-    """Median seconds of `repeats` runs after one that is not counted."""
-    times = []
-    for _ in range(repeats + 1):
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        started = time.perf_counter()
-        function()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - started)
-    return statistics.median(times[1:])
-
-
-def jpeg(width: int, height: int) -> bytes:
-    """A photo-like JPEG: smooth colours with grain."""
-    rng = np.random.default_rng(0)
-    rough = Image.fromarray(rng.integers(0, 255, (24, 32, 3), np.uint8))
-    smooth = np.asarray(rough.resize((width, height), Image.Resampling.BICUBIC), np.int16)
-    grain = rng.integers(-12, 12, (height, width, 1), np.int16)
-    buffer = io.BytesIO()
-    Image.fromarray((smooth + grain).clip(0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=90)
-    return buffer.getvalue()
-
-
-def machine(device: torch.device) -> str:
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor()
-    return (
-        f"{name or platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} torch "
-        f"threads, torch {torch.__version__}, Python {platform.python_version()}"
-    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Do the quality signals mean anything? Their rank correlation with true IoU on held-out scenes.
 
-    python benchmarks/quality.py [MODEL] [--scenes 120] [--split heldout]
+    python -m benchmarks.quality [MODEL] [--scenes 120] [--split heldout]
 
 For each signal of a mask, and for `blend`, prints Spearman's rank correlation with the IoU of that mask
 and its truth, over every phrase for which something was drawn (phrases with nothing there included: their

@@ -1,6 +1,6 @@
 """How fast shards are read, against the barest loop over the same bytes.
 
-    python benchmarks/reading.py [--images 2000] [--kilobytes 60] [--repeats 5]
+    python -m benchmarks.reading [--images 2000] [--kilobytes 60] [--repeats 5]
 
 Bare loops: `tarfile` over a tar and its members' bytes, `pyarrow` over a Parquet file's columns.
 They check nothing, group nothing, and end in silence where the file is cut. Both sides read from the
