@@ -10,6 +10,7 @@ import argparse
 import hashlib
 import json
 import pickle
+import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sspsam.config import PRESETS, SSPSAMConfig
-from sspsam.errors import ArchitectureError, CheckpointError, UnknownModelError
+from sspsam.errors import ArchitectureError, CheckpointError, ConfigError, UnknownModelError
 from sspsam.fetch import fetch, file_sha256, verify_sha256
 from sspsam.modeling.authors import infer_config, is_authors_layout, to_ours
 from sspsam.modeling.model import SSPSAM
@@ -71,9 +72,10 @@ def load_model(
         ChecksumError: the file's sha256 is another.
         ArchitectureError: tensors are missing, extra or misshapen; the message lists them.
         CheckpointError: the file is damaged, or would run code when unpickled.
+        ConfigError: `device` names no device, or the file's config describes no model.
     """
     source = str(source)
-    device = default_device() if device is None else torch.device(device)
+    device = default_device() if device is None else _device(device)
     if source.startswith(RANDOM_PREFIX):
         return _random_model(source).to(device).eval()
     found = resolve(source, sha256=sha256)
@@ -86,6 +88,13 @@ def load_model(
     _load_strict(model, state, source)
     model.source = {"name": source, "sha256": sha256 or file_sha256(found.weights)}
     return model.to(device).eval()
+
+
+def _device(name: torch.device | str) -> torch.device:
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"no device {str(name)!r}; give cpu, cuda, cuda:N or mps") from error
 
 
 @dataclass(frozen=True)
@@ -109,6 +118,11 @@ def resolve(source: str, *, sha256: str | None = None) -> ModelFiles:
         path = Path(str(files("sspsam"))) / "weights" / source
     if path.is_dir():
         path = path / WEIGHTS_FILE
+        if not path.is_file():
+            raise UnknownModelError(
+                f"the folder {source} holds no {WEIGHTS_FILE}; `sspsam convert` makes such a folder, and "
+                "a .pth file is named itself, not its folder"
+            )
     if not path.is_file():
         known = [*bundled_models(), *(RANDOM_PREFIX + name for name in PRESETS)]
         raise UnknownModelError(
@@ -235,8 +249,12 @@ def _read_pickle(path: Path) -> tuple[SSPSAMConfig, dict[str, Tensor]]:
         with torch.serialization.safe_globals([argparse.Namespace]):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        # Torch's own message goes on to advise loading with weights_only=False: never that.
+        found = re.search(r"Unsupported (?:global: )?\w+ [\w.]+", str(error))
+        reason = f" ({found.group()})" if found else ""
         raise CheckpointError(
-            f"{path} is not loaded, because unpickling it would run code or it is damaged: {error}"
+            f"{path} is not loaded, because unpickling it would run code or it is damaged{reason}; "
+            "get the checkpoint again, or have its owner save it as safetensors"
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError) as error:
         raise CheckpointError(f"{path} is damaged or no PyTorch checkpoint: {error}") from error

@@ -183,6 +183,7 @@ class SSPSAMConfig:
             ConfigError: a field is missing or unknown; the message names it.
         """
         parts = {"clip": CLIPConfig, "sam": SAMConfig, "ssp": SSPConfig}
+        _require(isinstance(values, dict), f"config.json holds a {type(values).__name__}, not an object")
         try:
             built = {name: parts[name](**value) if name in parts else value for name, value in values.items()}
             return cls(**built)

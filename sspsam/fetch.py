@@ -33,8 +33,11 @@ EXTRAS = {
 }
 _ATTEMPTS = 4
 _FIRST_PAUSE_S = 0.5
-# What a store says about one version of an object; the first that it has are used.
-_VERSION_KEYS = ("ETag", "etag", "md5Hash", "LastModified", "mtime", "blob_id", "created")
+# What stores say about one version of an object: S3, GCS, Hugging Face, HTTP, memory.
+_VERSION_KEYS = (
+    *("ETag", "etag", "LastModified", "md5Hash", "generation", "blob_id", "xet_hash"),
+    *("Last-Modified", "Content-MD5", "Digest", "mtime", "created"),
+)
 
 
 def cache_folder() -> Path:

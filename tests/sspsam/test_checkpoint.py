@@ -17,6 +17,7 @@ from sspsam.errors import (
     ArchitectureError,
     CheckpointError,
     ChecksumError,
+    ConfigError,
     UnknownModelError,
 )
 from sspsam.fetch import file_sha256
@@ -51,9 +52,13 @@ def test_a_remote_folder_and_a_remote_file(
         assert model.source == {"name": url, "sha256": digest}
 
 
-def test_unknown_names_list_the_known() -> None:
+def test_unknown_names_list_the_known(tmp_path_factory: pytest.TempPathFactory) -> None:
     with pytest.raises(UnknownModelError, match=r"no model 'b16'.*random:tiny.*hf://"):
         SSPSAM.from_pretrained("b16")
+    with pytest.raises(UnknownModelError, match=r"the folder .*empty0 holds no model\.safetensors"):
+        SSPSAM.from_pretrained(tmp_path_factory.mktemp("empty"))
+    with pytest.raises(ConfigError, match="no device 'gpu'"):
+        SSPSAM.from_pretrained("tiny", device="gpu")
     for name in bundled_models():
         assert SSPSAM.from_pretrained(name, device="cpu").source["name"] == name
 
@@ -88,8 +93,11 @@ class Payload:
 def test_nothing_pickled_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "evil.pth"
     torch.save({"model": {}, "args": Payload()}, path)
-    with pytest.raises(CheckpointError, match=r"evil\.pth is not loaded, because unpickling"):
+    with pytest.raises(CheckpointError, match=r"evil\.pth is not loaded, because unpickling") as caught:
         SSPSAM.from_pretrained(path)
+    # Torch's message says which object it is, and then advises to load it all the same.
+    assert "GLOBAL print" in str(caught.value)
+    assert "weights_only" not in str(caught.value)
     path.write_bytes(pickle.dumps(Payload(), protocol=2))
     with pytest.raises(CheckpointError):
         SSPSAM.from_pretrained(path)

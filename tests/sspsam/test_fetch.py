@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -84,6 +85,17 @@ def test_http_is_downloaded_once_and_survives_cut_answers(cache, server, caplog)
         fetch(url, sha256="0" * 64)
     with pytest.raises(UnknownModelError, match="no such file"):
         fetch(f"{base}/absent.pth")
+
+
+def test_weights_of_the_same_size_are_fetched_again(cache, server) -> None:
+    """This server has no ETags, as many have not: the date alone says that the file is another."""
+    base, folder = server
+    first = fetch(f"{base}/model.safetensors")
+    newer = folder / "model.safetensors"
+    newer.write_bytes(CONTENT[::-1])
+    os.utime(newer, (2_000_000_000, 2_000_000_000))
+    second = fetch(f"{base}/model.safetensors")
+    assert (first.read_bytes(), second.read_bytes()) == (CONTENT, CONTENT[::-1])
 
 
 def test_a_lost_server_leaves_the_cached_copy(cache, tmp_path, monkeypatch) -> None:
