@@ -132,5 +132,8 @@ def clip(text: str) -> str:
 
 def _why_no_phrase(sample: Sample) -> Reason:
     if sample.caption is None or not sample.caption.strip():
-        return EMPTY_CAPTION, "the image has no caption, or an empty one"
-    return NO_PHRASE_FOUND, "nothing in the caption names a thing to segment"
+        return EMPTY_CAPTION, "the image has no caption, or an empty one, and no phrase from elsewhere"
+    return NO_PHRASE_FOUND, (
+        "nothing to ask for: the caption names no thing in English (--phrases whole asks for all of it), "
+        "or the column or function that --phrases names gave no phrase"
+    )

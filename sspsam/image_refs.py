@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sspsam.errors import DataError
+from sspsam.storage_options import options_for
 
 #: Parquet columns that images stand in, best first; without any of them the first that can hold one.
 IMAGE_COLUMNS = ("image", "jpg", "jpeg", "png", "webp", "img", "image_bytes", "bytes")
@@ -34,7 +35,7 @@ def load_image(
 
     Args:
         ref: a row's `image_ref`: url, member, offset, length.
-        storage_options: for the file system of the URL.
+        storage_options: for the file system of the URL; those that it does not know are left out.
         image_column: of a Parquet file; None finds it.
 
     Raises:
@@ -45,14 +46,14 @@ def load_image(
         raise DataError("the row has no image reference (image_ref.url is null)")
     name = url if member is None else f"{url} ({member})"
     try:
-        filesystem, path = fsspec.core.url_to_fs(url, **(storage_options or {}))
+        filesystem, path = fsspec.core.url_to_fs(url, **options_for(url, storage_options))
         if ref.get("offset") is not None:
             return _range(filesystem, path, int(ref["offset"]), int(ref["length"]), name)
         ending = path.lower().split("?", 1)[0]
         if member is not None and ending.endswith((".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")):
             return _from_tar(filesystem, path, member, name)
         if member is not None and ending.endswith((".parquet", ".pq")):
-            return _from_parquet(filesystem, path, member, image_column, name)
+            return _from_parquet(filesystem, path, member, image_column, storage_options, name)
         target = path if member is None else f"{path.rstrip('/')}/{member}"
         return bytes(filesystem.cat_file(target))
     except DataError:
@@ -67,6 +68,8 @@ def load_image(
 
 def _range(filesystem: Any, path: str, offset: int, length: int, name: str) -> bytes:
     data = bytes(filesystem.cat_file(path, start=offset, end=offset + length))
+    if len(data) > length:  # a web server that knows no ranges sends all of the file
+        data = data[offset : offset + length]
     if len(data) != length:
         raise DataError(f"{name}: {len(data)} of {length} bytes at {offset}; was the tar replaced?")
     return data
@@ -82,7 +85,14 @@ def _from_tar(filesystem: Any, path: str, member: str, name: str) -> bytes:
     raise DataError(f"{name}: no such member in the tar")
 
 
-def _from_parquet(filesystem: Any, path: str, member: str, image_column: str | None, name: str) -> bytes:
+def _from_parquet(
+    filesystem: Any,
+    path: str,
+    member: str,
+    image_column: str | None,
+    storage_options: Mapping[str, Any] | None,
+    name: str,
+) -> bytes:
     if not member.isdecimal():
         raise DataError(f"{name}: the member of a Parquet file must be a row number")
     version = str(filesystem.ukey(path))
@@ -96,7 +106,7 @@ def _from_parquet(filesystem: Any, path: str, member: str, image_column: str | N
         return value
     if isinstance(value, str) and value:
         if "://" in value:
-            return load_image({"url": value})
+            return load_image({"url": value}, storage_options)
         return bytes(filesystem.cat_file(f"{path.rsplit('/', 1)[0]}/{value}"))
     raise DataError(f"{name}: the row holds no image")
 

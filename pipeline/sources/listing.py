@@ -17,7 +17,7 @@ from fsspec import AbstractFileSystem
 
 from pipeline.sources.folder import folder_shards
 from pipeline.sources.parquet import check_columns
-from pipeline.sources.records import FORMATS, ReadOptions, Shard
+from pipeline.sources.records import FORMATS, IMAGE_EXTENSIONS, ReadOptions, Shard
 from pipeline.sources.storage import (
     ShardError,
     describe,
@@ -25,12 +25,16 @@ from pipeline.sources.storage import (
     filesystem,
     full_url,
     is_transient,
+    mend_for,
 )
 from sspsam.errors import ConfigError, DataError
+from sspsam.fetch import EXTRAS
 
 #: File name endings of each format of shard.
 _ENDINGS = {"tar": (".tar", ".tar.gz", ".tgz"), "parquet": (".parquet", ".parq", ".pq")}
 _LIST_ENDINGS = (".txt", ".lst", ".list", ".urls")
+#: What says that a folder is an annotation dataset (`pipeline.manifest`).
+_MANIFEST = "_run.json"
 _MAX_NAME = 120
 _LISTING_THREADS = 32
 _PAUSES_SECONDS = (0.5, 1.0, 2.0)
@@ -86,8 +90,8 @@ def list_shards(
     except (ConfigError, DataError):
         raise
     except Exception as error:
-        later = "; the storage may be back later" if is_transient(error) else ""
-        raise DataError(f"INPUT cannot be listed: {describe(error)}{later}") from error
+        shown = input if isinstance(input, str) else ", ".join(inputs[:3])
+        raise DataError(f"INPUT {shown} cannot be listed: {describe(error)}{mend_for(error)}") from error
     return sorted(shards, key=lambda shard: shard.name)
 
 
@@ -95,7 +99,7 @@ def _lines(url: str, storage_options: Mapping[str, Any] | None) -> list[str]:
     """The URLs in a text file of URLs, those without a protocol relative to it; else the URL."""
     if not url.lower().endswith(_LIST_ENDINGS):
         return [url]
-    fs, path = filesystem(url, storage_options)
+    fs, path = _filesystem(url, storage_options)
     if not fs.exists(path):
         raise ConfigError(f"INPUT {url}: no such file")
     lines = (line.strip() for line in fs.cat_file(path).decode("utf-8-sig").splitlines())
@@ -132,7 +136,7 @@ def _expand_with_retry(url: str, options: Mapping[str, Any] | None) -> _Found:
 
 def _expand(url: str, options: Mapping[str, Any] | None) -> _Found:
     braced = _braces(url)
-    fs, path = filesystem(braced[0], options)
+    fs, path = _filesystem(braced[0], options)
     fs.invalidate_cache()
     if len(braced) > 1:
         paths = [fs._strip_protocol(item) for item in braced]
@@ -148,9 +152,24 @@ def _expand(url: str, options: Mapping[str, Any] | None) -> _Found:
     if info["type"] != "directory":
         return _Found(fs, {path: info}, path.rpartition("/")[0])
     files = {p: i for p, i in fs.find(path, detail=True).items() if not _is_hidden(p, path)}
+    files = _without_datasets(files, path.rstrip("/"))
     if not files:
         raise ConfigError(f"INPUT {url}: the folder is empty")
     return _Found(fs, files, path.rstrip("/"), full_url(fs, path))
+
+
+def _filesystem(url: str, options: Mapping[str, Any] | None) -> tuple[AbstractFileSystem, str]:
+    try:
+        return filesystem(url, options)
+    except ImportError as error:
+        protocol = url.partition("://")[0]
+        extra = f": pip install 'sspsam[{EXTRAS[protocol]}]'" if protocol in EXTRAS else ""
+        raise ConfigError(f"INPUT {url}: {protocol}:// needs another package{extra} ({error})") from error
+    except ValueError as error:
+        raise ConfigError(
+            f"INPUT {url}: {error}; give a local path, s3://, gs://, hf://, https:// or another URL "
+            "that fsspec knows, and --storage-options that its file system takes"
+        ) from error
 
 
 def _info(fs: AbstractFileSystem, path: str) -> Mapping[str, Any]:
@@ -160,6 +179,17 @@ def _info(fs: AbstractFileSystem, path: str) -> Mapping[str, Any]:
         if is_transient(error):
             raise
         raise ConfigError(f"INPUT {full_url(fs, path)}: nothing there; check the path") from None
+
+
+def _without_datasets(files: Mapping[str, Mapping[str, Any]], folder: str) -> dict[str, Mapping[str, Any]]:
+    """The files but for those of annotation datasets below `folder`.
+
+    People put OUTPUT into the folder of their images. When the run is resumed, its files are there too:
+    they are no input, and Parquet among images would be taken for the shards.
+    """
+    made = {path.rpartition("/")[0] for path in files if path.endswith(f"/{_MANIFEST}")} - {folder}
+    below = tuple(f"{dataset}/" for dataset in made)
+    return {path: info for path, info in files.items() if not path.startswith(below)}
 
 
 def _is_hidden(path: str, folder: str) -> bool:
@@ -210,9 +240,9 @@ def _named(files: Mapping[str, tuple[str, Mapping[str, Any]]], format: str | Non
     for url, (_, info) in files.items():
         kind = format if format in ("tar", "parquet") else format_of(url)
         if kind is None:
-            raise ConfigError(
-                f"INPUT {url}: neither .tar, .tar.gz nor .parquet; say what it is with --format"
-            )
+            is_image = PurePosixPath(_path(url)).suffix.lower() in IMAGE_EXTENSIONS
+            mend = "name its folder, or use sspsam segment" if is_image else "say what it is with --format"
+            raise ConfigError(f"INPUT {url}: neither .tar, .tar.gz nor .parquet; {mend}")
         name = plain[url] if shared[plain[url]] == 1 else f"{plain[url]}-{_digest(url)}"
         size = info.get("size")
         shards.append(Shard(name, url, kind, size if isinstance(size, int) else None, etag_of(info)))

@@ -12,12 +12,15 @@ from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 
 from pipeline.sources.records import Shard
+from sspsam.storage_options import options_for
 
 #: Errors of the storage that another attempt cannot mend.
 _FINAL = (
     *(FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError),
     aiohttp.InvalidURL,
 )
+#: What botocore raises where it finds no keys.
+_NO_CREDENTIALS = frozenset({"NoCredentialsError", "PartialCredentialsError", "ProfileNotFound"})
 #: HTTP statuses that say "later" although they blame the client.
 _LATER = (408, 425, 429)
 _BLOCK_BYTES = 8 * 2**20
@@ -56,7 +59,7 @@ def is_transient(error: BaseException) -> bool:
     # botocore's, urllib3's, gcsfs's and huggingface_hub's faults are known by name alone, because
     # their packages are optional here.
     names = {base.__name__ for base in type(error).__mro__}
-    if names & {"NoCredentialsError", "PartialCredentialsError", "ProfileNotFound"}:
+    if names & _NO_CREDENTIALS:
         return False
     modules = {base.__module__.partition(".")[0] for base in type(error).__mro__}
     return bool(
@@ -80,13 +83,25 @@ def describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {text[:300]}"
 
 
+def mend_for(error: BaseException) -> str:
+    """What a person can do about a storage error, to be put behind its description; often nothing."""
+    if is_transient(error):
+        return "; the storage may be back later"
+    names = {base.__name__ for base in type(error).__mro__}
+    if names & _NO_CREDENTIALS:
+        return (
+            "; give AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or "
+            """--storage-options '{"anon": true}' for a public bucket"""
+        )
+    if _http_status(error) in (401, 403) or isinstance(error, PermissionError):
+        return "; check the credentials and what they may do"
+    return ""
+
+
 def filesystem(url: str, storage_options: Mapping[str, Any] | None) -> tuple[AbstractFileSystem, str]:
-    """The filesystem of a URL, and the URL's path on it. Options go to that filesystem alone."""
-    options = dict(storage_options or {})
-    protocol = fsspec.utils.get_protocol(url)
-    if protocol in ("file", "local"):
-        options = {}
-    if protocol in ("http", "https"):
+    """The filesystem of a URL, and the URL's path on it. Options that it does not know are left out."""
+    options = options_for(url, storage_options)
+    if fsspec.utils.get_protocol(url) in ("http", "https"):
         # aiohttp ends a request after 5 minutes by default, which a large shard may well take.
         client = dict(options.get("client_kwargs") or {})
         client.setdefault("timeout", aiohttp.ClientTimeout(None, sock_connect=30, sock_read=60))

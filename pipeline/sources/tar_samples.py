@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import io
 import json
 import zlib
 from collections.abc import Callable, Iterator
@@ -46,6 +45,8 @@ def tar_samples(shard: Shard, options: ReadOptions, wanted: Callable[[int], bool
             if length is not None and file.tell() < length:
                 raise ConnectionError(f"got {file.tell()} of {length} bytes: {error}") from error
             yield from groups.last_if_whole(inside=getattr(error, "inside_member", True))
+            if length == 0:
+                raise ShardError("not_a_tar", "the file has 0 bytes") from error
             kind = "truncated_shard" if stream.position >= BLOCK else "not_a_tar"
             raise ShardError(kind, str(error), groups.cut_key) from error
         except (gzip.BadGzipFile, zlib.error) as error:
@@ -167,10 +168,10 @@ class _Groups:
         if error is None and "image" not in group.roles:
             error = ("missing_image", f"no image member beside {', '.join(group.names)}")
         try:
-            caption, columns = _caption(group.texts, self._options.caption_column)
+            caption, columns = _caption(group.key, group.texts, self._options.caption_column)
         except ValueError as fault:
             caption, columns = None, {}
-            error = error or ("unreadable_caption", f"{group.names}: {fault}")
+            error = error or ("unreadable_caption", str(fault))
         if duplicate:
             error = ("duplicate_key", f"an earlier sample of the shard has the key {group.key!r}")
         image = None if error else group.image
@@ -190,19 +191,25 @@ def _key_and_role(name: str, base: str) -> tuple[str, str | None]:
     return name.removeprefix("./")[: -len(extension)], role
 
 
-def _caption(texts: dict[str, bytes], field_name: str | None) -> tuple[str | None, dict[str, Any]]:
+def _caption(key: str, texts: dict[str, bytes], field_name: str | None) -> tuple[str | None, dict[str, Any]]:
     """The caption of `.txt`, else of `.json` (a named field: the other way round), and the fields.
 
     Raises:
-        ValueError: not UTF-8, not JSON, or no JSON object.
+        ValueError: not UTF-8, not JSON, or no JSON object; the message names the member.
     """
     columns: dict[str, Any] = {}
     if ".json" in texts:
-        loaded = json.load(io.BytesIO(texts[".json"]))
+        try:
+            loaded = json.loads(texts[".json"])
+        except ValueError as error:
+            raise ValueError(f"'{key}.json' cannot be read as JSON: {error}") from error
         if not isinstance(loaded, dict):
-            raise ValueError(f"the JSON is a {type(loaded).__name__}, not an object")
+            raise ValueError(f"'{key}.json' holds a {type(loaded).__name__}, not an object")
         columns = loaded
     if field_name is not None and columns:
         return find_caption(columns, field_name), columns
-    caption = clean_text(texts.get(".txt", b"").decode("utf-8-sig"))
+    try:
+        caption = clean_text(texts.get(".txt", b"").decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"'{key}.txt' is not UTF-8: {error}") from error
     return caption or find_caption(columns, None), columns

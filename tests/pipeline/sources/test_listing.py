@@ -80,15 +80,19 @@ def test_parquet_beside_tars(shards: Path) -> None:
         ("*.zip", "no file matches"),
         ("empty", "the folder is empty"),
         ("00000_stats.json", "--format"),
+        ("one.JPG", "name its folder, or use sspsam segment"),
         ("missing.txt", "no such file"),
         ("blank.txt", "no URL in the file"),
         ("list.txt", "nothing there"),
+        ("unknown.txt", "INPUT nosuch://x/y.tar: Protocol not known: nosuch; give a local path, s3://"),
     ],
 )
 def test_inputs_that_cannot_work(shards: Path, name: str, match: str) -> None:
     (shards / "empty").mkdir()
+    (shards / "one.JPG").write_bytes(b"x")
     (shards / "blank.txt").write_text("# nothing\n")
     (shards / "list.txt").write_text("00000.tar\ngone.tar\n")
+    (shards / "unknown.txt").write_text("00000.tar\nnosuch://x/y.tar\n")
     with pytest.raises(ConfigError, match=match):
         list_shards(f"{shards}/{name}")
     with pytest.raises(ConfigError, match="--format"):
@@ -97,7 +101,7 @@ def test_inputs_that_cannot_work(shards: Path, name: str, match: str) -> None:
 
 def test_storage_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listing, "_PAUSES_SECONDS", (0.0, 0.0))
-    with pytest.raises(DataError, match="cannot be listed"):
+    with pytest.raises(DataError, match=r"INPUT http://127.0.0.1:9/x.tar cannot be listed.*may be back"):
         list_shards("http://127.0.0.1:9/x.tar")
 
 
@@ -178,6 +182,21 @@ def test_a_folder_without_captions_says_what_is_missing(photos: Path) -> None:
     (photos / "captions.json").write_text(json.dumps(coco))
     with pytest.raises(ConfigError, match="COCO"):
         list_shards(str(photos))
+
+
+def test_output_among_the_images_is_no_input(photos: Path) -> None:
+    """What `annotate photos photos/masks` and `report` leave behind changes nothing for the next run."""
+    (photos / "captions.csv").write_text("image,caption\na.jpg,a dog\n")
+    before = list_shards(str(photos))
+    chunk = photos / "masks" / "annotations" / "photos-00000" / "00000.parquet"
+    chunk.parent.mkdir(parents=True)
+    chunk.write_bytes(b"PAR1")
+    for name in ("_run.json", "report.png", "_shards.tar"):
+        (photos / "masks" / name).write_text("{}")
+    assert list_shards(str(photos)) == before
+    # Named itself, a dataset is input like any other: its rows may hold images.
+    (shard,) = list_shards(str(photos / "masks" / "annotations"))
+    assert (shard.format, shard.url) == ("parquet", str(chunk))
 
 
 def test_a_large_folder_is_split(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:

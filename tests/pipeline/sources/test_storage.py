@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import ClassVar
 
@@ -12,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.sources import ReadOptions, Shard, list_shards
-from pipeline.sources.storage import is_transient
+from pipeline.sources.storage import is_transient, mend_for
+from sspsam.image_refs import load_image
 from tests.pipeline.sources.http_server import serve
 from tests.pipeline.sources.shards import FAST, pairs, read, tar_bytes
 
@@ -96,10 +98,16 @@ def test_http(ranges: bool, tmp_path: Path) -> None:
     with serve({"s.tar": DATA, "html.tar": b"<html>" * 99}, ranges=ranges) as server:
         listed = tmp_path / "urls.txt"
         listed.write_text(f"# shards\n{server.url}/s.tar\n\n{server.url}/html.tar\n")
-        html, shard = list_shards(str(listed))
+        # The options of a run are for its output too: an object store's keys are not for a web server.
+        store = {"key": "k", "secret": "s", "endpoint_url": "http://127.0.0.1:9", "anon": False}
+        html, shard = list_shards(str(listed), storage_options=store)
         assert (shard.name, shard.size, shard.url) == ("s", len(DATA), f"{server.url}/s.tar")
 
         assert [sample.image for sample in read(shard)] == WHOLE
+        with_options = dataclasses.replace(FAST, storage_options=store)
+        again = read(shard, options=with_options)
+        assert [sample.image for sample in again] == WHOLE
+        assert [load_image(sample.ref, store) for sample in again] == WHOLE
         for faults in ([5000], [0, 512, 9000], [503], [500, 700, 429]):
             server.faults = list(faults)
             options = ReadOptions(attempts=8, backoff_seconds=0)
@@ -132,3 +140,5 @@ def test_which_faults_pass() -> None:
         assert is_transient(botocore.ClientError(answer, "GetObject")) is expected
     assert is_transient(botocore.EndpointConnectionError(endpoint_url="http://x"))
     assert not is_transient(botocore.NoCredentialsError())
+    assert "--storage-options" in mend_for(botocore.NoCredentialsError())
+    assert "credentials" in mend_for(botocore.ClientError(answer, "GetObject"))

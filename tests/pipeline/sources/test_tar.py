@@ -197,6 +197,12 @@ def test_odd_members(tmp_path: Path) -> None:
         ("none", None, None),
     ]
     assert "unknown.txt" in samples[10].error[1]
+    said = [samples[i].error[1].partition(":")[0] for i in (3, 4, 5)]
+    assert said == [
+        "'latin.txt' is not UTF-8",
+        "'bad.json' cannot be read as JSON",
+        "'list.json' holds a list, not an object",
+    ]
     assert samples[11].columns["deep"] == {"a": [1]}
     json.dumps([s.caption for s in samples], ensure_ascii=False).encode()  # valid Unicode
 
@@ -222,6 +228,7 @@ def test_no_samples(tmp_path: Path) -> None:
     ):
         (sample,) = read(shard_of(tmp_path / "n.tar", data))
         assert sample.error[0] == kind
+        assert data or "the file has 0 bytes" in sample.error[1]
 
 
 def test_chunk_size_divides_the_shard(tmp_path: Path) -> None:
