@@ -7,8 +7,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from jobs.options import exit_code
 from pipeline.config import AnnotateConfig, flag, load_yaml, option_fields
-from sspsam.errors import SSPSAMError
+from sspsam.errors import ConfigError, SSPSAMError, UnknownModelError
 
 EPILOG = """\
 The same command again resumes. Exit codes: 0 every image is accounted for; 1 not so, see what is said;
@@ -69,6 +70,10 @@ def options(argv: Sequence[str] | None = None) -> dict[str, Any]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Annotate. Returns the exit code (see --help)."""
+    return exit_code("annotate", "pipeline,s3", lambda: _annotate(argv))
+
+
+def _annotate(argv: Sequence[str] | None) -> int:
     try:
         config = AnnotateConfig.from_options(options(argv))
         if config.output.dry_run:
@@ -79,9 +84,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         from pipeline.job import annotate
 
         summary = annotate(config)
+    except (ConfigError, UnknownModelError):
+        raise  # the same command will never work
     except SSPSAMError as error:
         print(f"sspsam annotate: {error}", file=sys.stderr)
-        return 2 if error.kind == "config" else 1
+        return 1
     except KeyboardInterrupt:
         print("interrupted; the same command resumes", file=sys.stderr)
         return 130

@@ -7,7 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sspsam.errors import ConfigError, SSPSAMError
+from jobs.options import exit_code
+from sspsam.errors import ConfigError
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -25,23 +26,20 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns 0, or 1 with a message that says what to change."""
+    """Returns 0, or 2 with a message that says what to change."""
     arguments = build_parser().parse_args(argv)
-    try:
-        print(_convert(arguments))
-    except SSPSAMError as error:
-        print(f"sspsam convert: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return exit_code("convert", "s3,gcs,hub", lambda: _convert(arguments))
 
 
-def _convert(arguments: argparse.Namespace) -> str:
+def _convert(arguments: argparse.Namespace) -> int:
     import torch
 
     from sspsam import SSPSAM
     from sspsam.checkpoint import WEIGHTS_FILE, file_sha256, save_model
 
     target: Path = arguments.folder / WEIGHTS_FILE
+    if arguments.folder.exists() and not arguments.folder.is_dir():
+        raise ConfigError(f"{arguments.folder} is a file; FOLDER is where the model's files go")
     if target.exists() and not arguments.overwrite:
         raise ConfigError(f"{target} exists; give another FOLDER or --overwrite")
     model = SSPSAM.from_pretrained(arguments.source, device="cpu", sha256=arguments.sha256)
@@ -52,13 +50,14 @@ def _convert(arguments: argparse.Namespace) -> str:
         raise ConfigError(f"{arguments.folder} cannot be written: {error}") from error
     config = model.config
     count = sum(parameter.numel() for parameter in model.parameters())
-    return (
+    print(
         f"{arguments.source}: CLIP {config.clip.image_size} px, {config.clip.vision_layers} blocks of "
         f"{config.clip.vision_width}; SAM {config.sam.image_size} px, {config.sam.encoder_depth} blocks "
         f"of {config.sam.encoder_width}; {config.ssp.prompts} prompts; "
         f"{count / 1e6:.1f} M parameters\n"
         f"wrote {arguments.folder}, {WEIGHTS_FILE} sha256 {file_sha256(target)}"
     )
+    return 0
 
 
 if __name__ == "__main__":

@@ -11,13 +11,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sspsam.errors import ConfigError, DataError, ImageError, SSPSAMError
+from jobs.options import exit_code
+from sspsam.errors import ConfigError, DataError, ImageError
 
 if TYPE_CHECKING:
     from PIL import Image
     from rich.table import Table
 
     from sspsam import SSPSAM, Mask, Segmenter
+
+_LAST_LATIN = 0x24F  # Latin Extended-B ends here, and with it what Pillow's bundled font can write
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -58,17 +61,12 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns 0, or 1 with a message that says what to change."""
+    """Returns 0, or 2 with a message that says what to change."""
     arguments = build_parser().parse_args(argv)
-    try:
-        _segment(arguments)
-    except SSPSAMError as error:
-        print(f"sspsam segment: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return exit_code("segment", "s3,gcs,hub", lambda: _segment(arguments))
 
 
-def _segment(arguments: argparse.Namespace) -> None:
+def _segment(arguments: argparse.Namespace) -> int:
     from sspsam import Segmenter, SegmenterConfig
     from sspsam.images import MAX_PIXELS, decode_image
 
@@ -92,8 +90,12 @@ def _segment(arguments: argparse.Namespace) -> None:
         from rich.console import Console
 
         Console().print(_table(masks))
-    for path in _draw(arguments, overlay, segmenter, image, masks):
+    drawn = _draw(arguments, overlay, segmenter, image, masks)
+    for path in drawn:
         print(f"wrote {path}", file=sys.stderr if arguments.json else sys.stdout)
+    if drawn and not arguments.font and any(ord(mark) > _LAST_LATIN for mark in "".join(arguments.phrases)):
+        print("labels in other scripts than Latin need a font that has them: --font TTF", file=sys.stderr)
+    return 0
 
 
 def _read(source: str) -> bytes:
@@ -104,6 +106,8 @@ def _read(source: str) -> bytes:
         return sys.stdin.buffer.read()
     if "://" in source:
         return load_image({"url": source})
+    if Path(source).is_dir():
+        raise DataError(f"{source} is a folder: name one image in it (sspsam annotate takes folders)")
     try:
         return Path(source).read_bytes()
     except OSError as error:

@@ -68,6 +68,7 @@ def test_json(photo: Path, tiny_model_dir: Path, tmp_path: Path, capsys, monkeyp
         printed = capsys.readouterr()
         assert json.loads(printed.out)["annotations"] == answer["annotations"]
         assert "wrote x.png" in printed.err
+        assert "--font" in printed.err  # the emoji's label is an empty box
     target = answer["annotations"][0]["target_pixels"]
     more = ["--min-target-pixels", str(target + 1)]
     assert segment.main([str(photo), "a red bird", "🐶", *arguments, *more]) == 0
@@ -91,11 +92,12 @@ def test_segment_says_what_is_wrong(photo: Path, tiny_model_dir: Path, tmp_path,
         ([str(photo), "a", *model, "-o", "x.docx"], "-o x.docx"),
         ([str(photo), "a", *model, "-o", "/nosuch/x.png"], "/nosuch does not exist"),
         ([str(photo), "a", *model, "--max-pixels", "100"], "the limit is 100"),
-        ([str(photo), "a", *model, "--device", "nosuch"], "--device nosuch"),
+        ([str(photo), "a", *model, "--device", "nosuch"], "no device 'nosuch'"),
+        ([str(tmp_path), "a"], "is a folder: name one image"),
         ([str(photo), "a", *model, "--font", str(photo)], "--font"),
     ]
     for arguments, message in cases:
-        assert segment.main(arguments) == 1
+        assert segment.main(arguments) == 2
         printed = capsys.readouterr()
         assert printed.err.startswith("sspsam segment: ")
         assert message in printed.err
@@ -127,7 +129,8 @@ def test_convert(photo: Path, tiny_model_dir: Path, tmp_path: Path, capsys) -> N
         ([str(folder), str(tmp_path / "x"), "--sha256", "1" * 64], "sha256"),
         ([str(photo), str(tmp_path / "x")], "photo.jpg"),
         ([str(folder), str(photo / "under")], "cannot be written"),
+        ([str(folder), str(photo)], "photo.jpg is a file"),
     ]:
-        assert convert.main(arguments) == 1
+        assert convert.main(arguments) == 2
         assert message in capsys.readouterr().err
     assert convert.main([str(tiny_model_dir), str(folder), "--overwrite"]) == 0
