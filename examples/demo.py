@@ -6,6 +6,7 @@ Every step is a command that a user would type; each is printed before it runs.
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import shlex
 import sys
@@ -24,6 +25,14 @@ def run(command: str, *arguments: str | Path) -> None:
         sys.exit(code)
 
 
+def is_outdated(output: Path) -> bool:
+    """Whether `output` was annotated by another version of the bundled model."""
+    from sspsam.checkpoint import fingerprint
+
+    manifest = output / "_run.json"
+    return manifest.exists() and json.loads(manifest.read_text())["model"]["sha256"] != fingerprint("tiny")
+
+
 def main(folder: str = "demo") -> int:
     """Annotate `examples/shards` into FOLDER/output; the same command again resumes."""
     from examples.score import print_scores, score
@@ -32,7 +41,7 @@ def main(folder: str = "demo") -> int:
     destination = Path(folder)
     output = destination / "output"
     shards, truth = EXAMPLES / "shards", EXAMPLES / "truth"
-    run("annotate", shards, output)
+    run("annotate", shards, output, *(["--overwrite"] if is_outdated(output) else []))
     run(
         "report",
         output,
