@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -47,7 +48,9 @@ class LoadSegmenter:
     """Loads the model from where it is stored; travels to the replicas in place of its weights.
 
     `sha256`: what the weights file must have; `threads`: torch's, on a CPU; `vocabulary`: phrases asked of
-    every image, whose text features are all kept; `square_masks`: as of SegmenterConfig.
+    every image, whose text features are all kept; `square_masks`: as of SegmenterConfig;
+    `home`: the folder that a relative `model` is of where the replica's own folder, a submitted job's copy
+    say, has none.
     """
 
     model: str
@@ -56,6 +59,7 @@ class LoadSegmenter:
     threads: int | None = None
     vocabulary: int = 0
     square_masks: bool = False
+    home: str = dataclasses.field(default_factory=os.getcwd)
 
     def __call__(self) -> Segmenter:
         import torch
@@ -65,7 +69,9 @@ class LoadSegmenter:
 
         if self.threads:
             torch.set_num_threads(self.threads)
-        loaded = SSPSAM.from_pretrained(self.model, device=self.device, sha256=self.sha256)
+        at_home = Path(self.home) / self.model
+        model = str(at_home) if at_home.exists() and not Path(self.model).exists() else self.model
+        loaded = SSPSAM.from_pretrained(model, device=self.device, sha256=self.sha256)
         usual = SegmenterConfig()
         kept = max(usual.cached_phrases, self.vocabulary)
         return Segmenter(

@@ -124,6 +124,8 @@ def train_stages(
         storage = Storage(root, dict(storage_options or {}))
         fs, base = storage.place
         source_options = None
+        if source and Path(source).exists():
+            source = str(Path(source).absolute())  # workers may run in another folder
         measures: dict[str, float] = {}
         for number, config in enumerate(stages, start=1):
             name = f"{number}-{config.stage}"

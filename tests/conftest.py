@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -32,3 +33,35 @@ def tiny_model_dir(tiny_model: SSPSAM, tmp_path_factory: pytest.TempPathFactory)
 @pytest.fixture(scope="session")
 def tiny_config() -> SSPSAMConfig:
     return SSPSAMConfig.preset("tiny")
+
+
+@pytest.fixture(scope="session")
+def micro_config(tiny_config: SSPSAMConfig) -> SSPSAMConfig:
+    """A layout so small that a test may train it, and that the speed of a job does not matter."""
+    return replace(
+        tiny_config,
+        clip=replace(tiny_config.clip, image_size=48, vision_width=48, vision_layers=2, text_layers=1),
+        ssp=replace(tiny_config.ssp, width=32, prompts=4, layers=1, feed_forward=64),
+        sam=replace(
+            tiny_config.sam,
+            image_size=64,
+            encoder_width=32,
+            encoder_depth=2,
+            global_blocks=(1,),
+            window=2,
+            embed_dim=32,
+            decoder_mlp=32,
+            iou_hidden=32,
+        ),
+        score_size=64,
+        min_target_pixels=10,
+    )
+
+
+@pytest.fixture(scope="session")
+def micro_model(micro_config: SSPSAMConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a model of that layout, random weights of seed 0."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("model") / "micro"
+    SSPSAM(micro_config).save_pretrained(folder)
+    return folder

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from sspsam.data.annotations import read_annotations
 from sspsam.data.authors import read_authors
 from sspsam.data.config import DataConfig
-from sspsam.data.files import listing, parent
+from sspsam.data.files import absolute, listing, parent
 from sspsam.data.phrasecut import read_phrasecut
 from sspsam.data.records import ImageRef, Record, Segmentation, group_by_image
 from sspsam.data.refer import read_grefcoco, read_refer
@@ -37,7 +38,9 @@ def read_records(config: DataConfig) -> Iterator[Record]:
         DataError: a file is missing (the message says where it can be had), damaged or not in its
             format; there is no such split, or nothing in it.
     """
-    records = FORMATS[config.format](config)
+    images = None if config.images is None else absolute(config.images)
+    dataset = config.dataset if config.format == "scenes" else absolute(config.dataset)
+    records = FORMATS[config.format](replace(config, dataset=dataset, images=images))
     first = next(records, None)
     if first is None:
         raise DataError(f"{config.dataset} has no records in split {config.split}")

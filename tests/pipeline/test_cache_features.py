@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,9 +10,11 @@ import fsspec
 import pytest
 import torch
 
+from pipeline.annotator import LoadSegmenter
 from pipeline.cache_features import Encoded, KeepFeatures
 from pipeline.store import Store
-from sspsam.errors import DataError, ImageError
+from sspsam import SSPSAM
+from sspsam.errors import DataError, ImageError, UnknownModelError
 from sspsam.training.feature_store import FeatureStore
 
 
@@ -59,3 +62,16 @@ def test_a_row_is_one_range_read(monkeypatch: pytest.MonkeyPatch) -> None:
         fs.rm("/cache", recursive=True)
     with pytest.raises(DataError, match="no cached features"):
         FeatureStore(url)
+
+
+def test_a_relative_model_is_found_from_any_folder(
+    micro_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Replicas run in their cluster's folder; a submitted job's folder, if it has the model, comes first."""
+    monkeypatch.chdir(micro_model.parent)
+    load = LoadSegmenter(micro_model.name, "cpu")
+    monkeypatch.chdir(tmp_path)
+    assert load().model.config == SSPSAM.from_pretrained(micro_model, device="cpu").config
+    Path(micro_model.name).mkdir()
+    with pytest.raises(UnknownModelError):
+        load()

@@ -268,6 +268,19 @@ def test_damaged_files_are_named(made: MadeBenchmarks, tmp_path: Path):
         read(tmp_path, "grefcoco", split_by="unc")
 
 
+def test_relative_paths_become_absolute(made: MadeBenchmarks, monkeypatch: pytest.MonkeyPatch):
+    """Workers may run in another folder than the command."""
+    monkeypatch.chdir(made.root.parent)
+    here = Path(made.root.name)
+    for record in (
+        *read(here / "refcoco", "refer"),
+        *read(here / "data_seg" / "anns" / "refcoco.json", "authors", images=str(here / "images")),
+        *read(here / "VGPhraseCut_v0", "phrasecut"),
+    ):
+        files = [record.image.url, record.segmentation.file if record.segmentation else None]
+        assert all(file is None or (Path(file).is_absolute() and Path(file).exists()) for file in files)
+
+
 def test_images_by_url(made: MadeBenchmarks):
     """A benchmark may lie behind any fsspec URL; here memory://."""
     import fsspec

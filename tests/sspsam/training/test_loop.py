@@ -68,14 +68,14 @@ def test_a_stage_moves_its_own_parameters_and_no_others(
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
-    small_config: SSPSAMConfig, small_scenes: SceneSource, tmp_path: Path
+    micro_config: SSPSAMConfig, small_scenes: SceneSource, tmp_path: Path
 ) -> None:
     results = []
     for interruptions in ((), (3,), (2, 5)):
         folder = tmp_path / str(len(results))
         for last in (*interruptions, _CONFIG.steps):
             torch.manual_seed(0)
-            model = SSPSAM(small_config)
+            model = SSPSAM(micro_config)
             torch.manual_seed(last)  # whatever else the process drew must not matter
             steps = iter(range(last))
             state = _run(model, _CONFIG, small_scenes, folder, lambda s=steps: next(s, None) is None)
@@ -120,11 +120,11 @@ def test_the_schedule_warms_up_falls_and_spares_a_frozen_decoder(small_model: SS
 
 
 def test_accumulated_batches_count_as_one_larger_step(
-    small_config: SSPSAMConfig, small_scenes: SceneSource, tmp_path: Path
+    micro_config: SSPSAMConfig, small_scenes: SceneSource, tmp_path: Path
 ) -> None:
     """Boxes without a mean over phrases in between: two halves make the gradient of their mean."""
     torch.manual_seed(0)
-    model = SSPSAM(small_config)
+    model = SSPSAM(micro_config)
     config = replace(_CONFIG, stage="align", steps=1, accumulate=2, clip_norm=1e9)
     _run(model, config, small_scenes, tmp_path)
     gradient = model.clip.visual_projection.weight.grad
@@ -134,7 +134,7 @@ def test_accumulated_batches_count_as_one_larger_step(
         from sspsam.training.stages import align
 
         torch.manual_seed(0)
-        fresh = SSPSAM(small_config)
+        fresh = SSPSAM(micro_config)
         trainable(fresh, config)
         batch = small_scenes.batch(position, config.images, config.phrases, fresh.device)
         torch.stack(list(align(fresh, batch, config, None).values())).sum().backward()
@@ -144,14 +144,14 @@ def test_accumulated_batches_count_as_one_larger_step(
 
 
 def test_cached_features_give_the_losses_of_running_the_towers(
-    small_config: SSPSAMConfig, tmp_path: Path
+    micro_config: SSPSAMConfig, tmp_path: Path
 ) -> None:
     from sspsam.training.features import FeatureCache
     from sspsam.training.stages import masks
 
     torch.manual_seed(0)
-    model = SSPSAM(small_config)
-    scenes = SceneSource(small_config, SceneConfig(size=64), 0, pool=6, folder=tmp_path)
+    model = SSPSAM(micro_config)
+    scenes = SceneSource(micro_config, SceneConfig(size=64), 0, pool=6, folder=tmp_path)
     assert scenes.pool is not None
     batch = scenes.batch(0, 4, 3, model.device)
     cache = FeatureCache(model, scenes.pool, 6)
@@ -159,7 +159,7 @@ def test_cached_features_give_the_losses_of_running_the_towers(
         direct, cached = (masks(model, batch, _CONFIG, c) for c in (None, cache))
     for name, value in direct.items():
         assert float(cached[name]) == pytest.approx(float(value), rel=2e-3), name
-    again = SceneSource(small_config, SceneConfig(size=64), 0, pool=6, folder=tmp_path)
+    again = SceneSource(micro_config, SceneConfig(size=64), 0, pool=6, folder=tmp_path)
     assert torch.equal(again.batch(0, 4, 3, model.device).sam_pixels, batch.sam_pixels)
 
 

@@ -15,9 +15,9 @@ from sspsam.training.towers import load_towers
 
 
 @pytest.fixture
-def files(small_config: SSPSAMConfig, tmp_path: Path) -> tuple[Path, Path]:
+def files(micro_config: SSPSAMConfig, tmp_path: Path) -> tuple[Path, Path]:
     """A CLIP of the small layout as transformers saves it, and another model's SAM as a .pth."""
-    ours = small_config.clip
+    ours = micro_config.clip
     common = {"projection_dim": ours.embed_dim}
     text = {"vocab_size": ours.vocab_size, "hidden_size": ours.text_width, **common}
     text |= {"intermediate_size": 4 * ours.text_width, "num_hidden_layers": ours.text_layers}
@@ -28,15 +28,15 @@ def files(small_config: SSPSAMConfig, tmp_path: Path) -> tuple[Path, Path]:
     torch.manual_seed(7)
     clip = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, **common))
     clip.save_pretrained(tmp_path / "clip")
-    sam = SSPSAM(small_config).sam.state_dict()
+    sam = SSPSAM(micro_config).sam.state_dict()
     torch.save(sam, tmp_path / "sam.pth")
     return tmp_path / "clip" / "model.safetensors", tmp_path / "sam.pth"
 
 
-def test_towers_are_taken_over(small_config: SSPSAMConfig, files: tuple[Path, Path]):
+def test_towers_are_taken_over(micro_config: SSPSAMConfig, files: tuple[Path, Path]):
     from safetensors.torch import load_file
 
-    model = SSPSAM(small_config)
+    model = SSPSAM(micro_config)
     head = {k: v.clone() for k, v in model.state_dict().items() if k.startswith("ssp_encoder.")}
     load_towers(model, *map(str, files))
     state = model.state_dict()
@@ -49,16 +49,16 @@ def test_towers_are_taken_over(small_config: SSPSAMConfig, files: tuple[Path, Pa
     assert all(torch.equal(state[name], tensor) for name, tensor in head.items())
 
 
-def test_other_files_are_refused(small_config: SSPSAMConfig, files: tuple[Path, Path], tmp_path: Path):
+def test_other_files_are_refused(micro_config: SSPSAMConfig, files: tuple[Path, Path], tmp_path: Path):
     clip, sam = files
     with pytest.raises(ArchitectureError, match=r"missing clip\.logit_scale"):
-        load_towers(SSPSAM(small_config), str(sam), str(sam))
+        load_towers(SSPSAM(micro_config), str(sam), str(sam))
     with pytest.raises(CheckpointError, match="is no file"):
-        load_towers(SSPSAM(small_config), str(tmp_path / "none"), str(sam))
+        load_towers(SSPSAM(micro_config), str(tmp_path / "none"), str(sam))
     wide = {"image_encoder.pos_embed": torch.zeros(1, 2, 2, 5)}
     save_file(wide, tmp_path / "wide.safetensors")
     with pytest.raises(ArchitectureError, match=r"misshapen sam\.image_encoder\.pos_embed"):
-        load_towers(SSPSAM(small_config), str(clip), str(tmp_path / "wide.safetensors"))
+        load_towers(SSPSAM(micro_config), str(clip), str(tmp_path / "wide.safetensors"))
     torch.save({"model": {"a": 1}}, tmp_path / "nested.pth")
     with pytest.raises(CheckpointError, match="no plain state dict"):
-        load_towers(SSPSAM(small_config), str(clip), str(tmp_path / "nested.pth"))
+        load_towers(SSPSAM(micro_config), str(clip), str(tmp_path / "nested.pth"))
