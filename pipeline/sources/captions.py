@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from typing import Any, Final
 
 from pipeline.sources.records import IMAGE_EXTENSIONS
-from pipeline.sources.storage import filesystem
+from pipeline.sources.storage import filesystem, is_transient
 from sspsam.errors import ConfigError
 
 #: Names of the field that says which image a caption is for, best first.
@@ -56,11 +56,17 @@ def read_captions(url: str, storage_options: Mapping[str, Any] | None) -> Iterat
     """The entries of a captions file, in its order; an image may have several.
 
     Raises:
-        ConfigError: the file has none of the known forms; the message says where.
+        ConfigError: there is no such file, or it has none of the known forms; the message says where.
     """
     fs, path = filesystem(url, storage_options)
     name = url.lower()
-    with fs.open(path, "rb") as raw:
+    try:
+        opened = fs.open(path, "rb")
+    except FileNotFoundError as error:
+        if is_transient(error):
+            raise
+        raise ConfigError(f"--captions {url}: no such file") from error
+    with opened as raw:
         text = io.TextIOWrapper(raw, "utf-8-sig", newline="")
         try:
             if name.endswith((".csv", ".tsv")):

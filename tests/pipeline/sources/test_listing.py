@@ -169,6 +169,8 @@ def test_a_folder_without_captions_says_what_is_missing(photos: Path) -> None:
         list_shards(str(photos))
     (shard,) = list_shards(str(photos), captions="two.csv")
     assert "a dog" in [sample.caption for sample in read(shard)]
+    with pytest.raises(ConfigError, match=r"--captions .*gone\.csv: no such file"):
+        list_shards(str(photos), captions=str(photos / "gone.csv"))
     elsewhere = photos.parent / "else.jsonl"
     for text, match in (
         ('{"caption": "x"}', "line 1: no field names the image"),
