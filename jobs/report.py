@@ -59,6 +59,11 @@ def _report(arguments: argparse.Namespace) -> int:
         found = [("mean IoU", agreement.mean_iou), ("no-target accuracy", agreement.no_target_accuracy)]
         quality = ", ".join(f"{name} {value:.3f}" for name, value in found if value is not None)
         print(f"{quality} over {agreement.compared:,} phrases ({agreement.not_in_truth:,} have no truth)")
+        if agreement.broken:
+            print(
+                f"sspsam report: {agreement.broken:,} phrases have a damaged mask and are not compared",
+                file=sys.stderr,
+            )
     for _, message in summary.problems:
         print(f"sspsam report: left out: {message}", file=sys.stderr)
     print(f"page:  {summary.page}\nsheet: {summary.sheet}")

@@ -130,6 +130,8 @@ def _check_segmentations(batch: Batch) -> None:
     ]
     broken = np.zeros(len(batch.live_masks), dtype=bool)
     broken[at[list(segmentation_problems(segmentations, np.stack(sides, axis=1)))]] = True
+    for name in ("bbox", "area"):  # those of the segmentation, which every reader relies on
+        broken |= np.asarray(batch.masks[name].is_null())
     batch.drop_masks("segmentation", broken, "broken_segmentation")
 
 

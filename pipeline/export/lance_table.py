@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from pipeline.export.hugging_face import table_row
 from pipeline.export.records import ExportImage, ExportJob
+from sspsam.errors import SSPSAMError
 from sspsam.schema import BOX_TYPE, RLE_TYPE, SIGNALS
 
 _ROWS_A_BATCH = 64
@@ -48,22 +49,35 @@ def write(job: ExportJob) -> None:
     """`<split>.lance`, of --images-per-file rows a fragment."""
     import lance
 
+    failed: list[SSPSAMError] = []
     for split in job.splits:
         folder = job.scratch / f"{split}.lance"
-        reader = pa.RecordBatchReader.from_batches(SCHEMA, _batches(job, job.images(split)))
+        reader = pa.RecordBatchReader.from_batches(SCHEMA, _batches(job, job.images(split), failed))
         limits: dict[str, Any] = {}
         if job.config.images_per_file is not None:
             limits["max_rows_per_file"] = job.config.images_per_file
-        lance.write_dataset(reader, str(folder), schema=SCHEMA, mode="create", **limits)
+        try:
+            lance.write_dataset(reader, str(folder), schema=SCHEMA, mode="create", **limits)
+        except OSError:
+            if failed:  # Lance only says that its source failed
+                raise failed[0] from None
+            raise
         job.destination.put_folder(folder.name, folder)
 
 
-def _batches(job: ExportJob, images: Iterator[ExportImage]) -> Iterator[pa.RecordBatch]:
+def _batches(
+    job: ExportJob, images: Iterator[ExportImage], failed: list[SSPSAMError]
+) -> Iterator[pa.RecordBatch]:
+    """The rows of `images`; an error of ours on the way is kept in `failed`."""
     rows: list[dict[str, Any]] = []
-    for image in images:
-        rows.append({**table_row(job, image), "image": image.data})
-        if len(rows) == _ROWS_A_BATCH:
-            yield pa.RecordBatch.from_pylist(rows, SCHEMA)
-            rows = []
+    try:
+        for image in images:
+            rows.append({**table_row(job, image), "image": image.data})
+            if len(rows) == _ROWS_A_BATCH:
+                yield pa.RecordBatch.from_pylist(rows, SCHEMA)
+                rows = []
+    except SSPSAMError as error:
+        failed.append(error)
+        raise
     if rows:
         yield pa.RecordBatch.from_pylist(rows, SCHEMA)

@@ -183,7 +183,10 @@ def _check(dataset: AnnotationDataset, file: AnnotationFile, table: pa.Table) ->
         np.asarray(table[name].cast(pa.int64()).fill_null(-1))[batch.row_of] for name in ("height", "width")
     ]
     problems = segmentation_problems(one_array(batch.masks["segmentation"]), np.stack(sides, axis=1))
-    for position, problem in problems.items():
+    for name in ("bbox", "area"):
+        missing = np.flatnonzero(np.asarray(batch.masks[name].is_null()))
+        problems.update(dict.fromkeys(missing.tolist(), f"{name} is null"))
+    for position, problem in sorted(problems.items()):
         if batch.has_target[position]:
             key = table["key"][int(batch.row_of[position])].as_py()
             phrase = batch.masks["phrase"][position].as_py()

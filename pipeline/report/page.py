@@ -56,6 +56,7 @@ def render(content: Content) -> str:
         _funnel(content.curation),
     ]
     links = [
+        *([("truth", "Against the truth")] if content.agreement else []),
         *((section.name, section.title) for section in content.sections),
         ("distributions", "Distributions"),
         ("phrases", "Phrases"),
@@ -130,6 +131,8 @@ def _truth(agreement: Agreement | None) -> Markup | None:
         ("score ~ IoU", agreement.spearman, "Spearman's rank correlation"),
         ("compared", agreement.compared, f"phrases; {agreement.not_in_truth:,} have no truth"),
     ]
+    if agreement.broken:
+        tiles.append(("not comparable", agreement.broken, "phrases with a damaged mask"))
     return _section("truth", "Against the truth", None, _figures(tiles))
 
 
@@ -250,10 +253,13 @@ def _errors(numbers: Numbers) -> Markup:
 def _funnel(curation: dict[str, Any] | None) -> Markup | None:
     if not curation:
         return None
-    most = max(int(curation.get("images_in") or 0), 1)
-    rows: list[list[Any]] = [
-        ["input", bar(1.0, number(curation.get("images_in"))), number(curation.get("phrases_in")), ""]
-    ]
+    most = {unit: max(int(curation.get(f"{unit}_in") or 0), 1) for unit in ("images", "phrases")}
+
+    def bars(step: dict[str, Any], suffix: str = "") -> list[Markup]:
+        counts = {unit: int(step.get(f"{unit}{suffix}") or 0) for unit in most}
+        return [bar(counts[unit] / most[unit], number(counts[unit])) for unit in most]
+
+    rows: list[list[Any]] = [["input", *bars(curation, "_in"), ""]]
     for stage in curation.get("funnel") or []:
         reasons = [
             f"{count:,} {unit}: {reason.replace('_', ' ')}"
@@ -264,15 +270,7 @@ def _funnel(curation: dict[str, Any] | None) -> Markup | None:
             f"{count:,} {what.replace('_', ' ')}"
             for what, count in (stage.get("changed_phrases") or {}).items()
         ]
-        images = int(stage.get("images") or 0)
-        rows.append(
-            [
-                str(stage.get("stage")),
-                bar(images / most, number(images)),
-                number(stage.get("phrases")),
-                ", ".join(reasons),
-            ]
-        )
+        rows.append([str(stage.get("stage")), *bars(stage), ", ".join(reasons)])
     head = ["stage", "images kept", "phrases kept", "reasons"]
     title = "Curation funnel"
     return _section("funnel", title, None, table(head, rows, numeric={1, 2}, caption="What each stage kept"))

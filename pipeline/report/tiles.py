@@ -180,13 +180,16 @@ def _drawn(
 
 
 def _scaled(row: dict[str, Any], annotation: dict[str, Any], image: Image.Image) -> Mask:
-    rle = annotation["segmentation"]
+    rle = annotation["segmentation"] or {}
+    try:
+        check_rle(rle)
+    except DataError as error:
+        raise DataError(f"{row['key']}, {annotation['phrase']!r}: {error}") from error
     if list(rle["size"]) != [row["height"], row["width"]]:
         raise DataError(
             f"{row['key']}: the mask of {annotation['phrase']!r} is {rle['size']} (height, width),"
             f" the image {[row['height'], row['width']]}"
         )
-    check_rle(rle)
     whole = Image.fromarray(decode_rle(rle).astype(np.uint8) * 255)
     small = np.asarray(whole.resize(image.size, Image.Resampling.BOX))
     mask = small >= 128

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -44,6 +44,7 @@ class Agreement:
     no_target_accuracy: float | None
     missed: int  # with a true target, but left empty
     spearman: float | None  # rank correlation of score and IoU, masks with a target
+    broken: int = 0  # phrases left out because a mask of theirs is damaged, or of another size
 
 
 def make_table(index: Index) -> None:
@@ -93,8 +94,12 @@ class Truth:
         return {image: row for (image, _), row in zip(pairs, rows, strict=True)}
 
     def compare(self, rows: Rows) -> Agreement:
-        """Fill the index's table `truth`. Raises DataError if nothing is common to both."""
-        last = -1
+        """Fill the index's table `truth`; a pair of masks of which one is none is counted and left out.
+
+        Raises DataError if nothing is common to both, or no pair can be compared.
+        """
+        last, broken = -1, 0
+        problems: list[DataError] = []
         while True:
             batch = self._mine.query(
                 f"select id from images where status = 'ok' and id > {last} order by id limit {_BATCH}"
@@ -105,9 +110,16 @@ class Truth:
             true = self.rows([image for (image,) in batch])
             found: list[tuple[int, int, float, int]] = []
             for row in rows.read(list(true), _COLUMNS):
-                found += _of_image(row, true[row["id"]])
+                for pair in _of_image(row, true[row["id"]]):
+                    if isinstance(pair, DataError):
+                        problems, broken = problems or [pair], broken + 1
+                    else:
+                        found.append(pair)
             _insert(self._mine, found)
-        agreement = measure(self._mine)
+        measured = measure(self._mine)
+        agreement = replace(measured, broken=broken, not_in_truth=measured.not_in_truth - broken)
+        if problems and not agreement.compared:
+            raise problems[0]
         if not agreement.compared:
             raise DataError(
                 f"--truth {self.url}: no image and phrase of it is in {self._mine.dataset.url};"
@@ -166,8 +178,13 @@ def measure(index: Index) -> Agreement:
     return Agreement(compared, phrases - compared, mean, accuracy, missed, spearman)
 
 
-def _of_image(mine: dict[str, Any], theirs: dict[str, Any]) -> Iterator[tuple[int, int, float, int]]:
-    """(image id, position, IoU, true area) of each phrase that both hold; repeats pair in order."""
+def _of_image(
+    mine: dict[str, Any], theirs: dict[str, Any]
+) -> Iterator[tuple[int, int, float, int] | DataError]:
+    """(image id, position, IoU, true area) of each phrase that both hold, or why masks cannot be compared.
+
+    Repeats of a phrase pair in order.
+    """
     waiting: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for annotation in reversed(theirs["annotations"] or []):
         waiting[annotation["phrase"]].append(annotation)
@@ -176,23 +193,28 @@ def _of_image(mine: dict[str, Any], theirs: dict[str, Any]) -> Iterator[tuple[in
             continue
         true = waiting[annotation["phrase"]].pop()
         true_area = int(true["area"] or 0) if true["has_target"] else 0
-        yield mine["id"], position, _iou(mine["key"], annotation, true, true_area), true_area
+        try:
+            iou = _iou(mine["key"], annotation, true, true_area)
+        except DataError as error:
+            yield error
+            continue
+        yield mine["id"], position, iou, true_area
 
 
 def _iou(key: str, annotation: dict[str, Any], true: dict[str, Any], true_area: int) -> float:
     if not annotation["has_target"] or not true_area:
         return 1.0 if not annotation["has_target"] and not true_area else 0.0
-    first, second = annotation["segmentation"], true["segmentation"]
-    if first["size"] != second["size"]:
-        raise DataError(
-            f"{key}: the mask is {first['size']} (height, width), the true one {second['size']};"
-            " truth must be of the images that were annotated"
-        )
+    first, second = annotation["segmentation"] or {}, true["segmentation"] or {}
     for where, rle in ((key, first), (f"truth of {key}", second)):
         try:
             check_rle(rle)
         except DataError as error:
             raise DataError(f"{where}, {annotation['phrase']!r}: {error}") from error
+    if first["size"] != second["size"]:
+        raise DataError(
+            f"{key}: the mask is {first['size']} (height, width), the true one {second['size']};"
+            " truth must be of the images that were annotated"
+        )
     return float(coco_mask.iou([_packed(first)], [_packed(second)], [0])[0][0])
 
 

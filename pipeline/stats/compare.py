@@ -16,6 +16,7 @@ from pycocotools import mask as coco_mask
 
 from pipeline.dataset import AnnotationDataset, AnnotationFile, is_local
 from pipeline.rle import coco_rles, segmentation_problems
+from pipeline.stats.faults import named_faults
 from pipeline.vocabulary import normalise
 from sspsam.errors import DataError
 from sspsam.schema import RLE_TYPE, SIGNALS
@@ -31,10 +32,12 @@ def compare(
     Images are matched by key (within a shard where both have the same shards), phrases by their normalised
     text and how often it came before in the image. A pair of masks has the IoU of its pixels; if neither has
     a target it counts as agreement and not in the mean, if one has none the IoU is 0. `cumulative_iou` is
-    summed intersection over summed union. Raises DataError if no image is in both.
+    summed intersection over summed union. Raises DataError if no image is in both, or, naming the file, if
+    one cannot be read.
     """
     tally = _Tally(top)
-    with duckdb.connect(config={"memory_limit": f"{memory_mb}MiB", "threads": 1}) as connection:
+    config: Any = {"memory_limit": f"{memory_mb}MiB", "threads": 1}
+    with named_faults(first, second), duckdb.connect(config=config) as connection:
         for fs in {id(one.fs): one.fs for one in (first, second) if not is_local(one.fs)}.values():
             connection.register_filesystem(fs)
         connection.create_function("normalise", normalise, ["VARCHAR"], "VARCHAR")  # type: ignore[list-item]

@@ -15,6 +15,7 @@ from pycocotools import mask as coco_mask
 from pipeline.curate.batch import one_array, open_batch
 from pipeline.dataset import AnnotationDataset
 from pipeline.rle import coco_rles, segmentation_problems
+from pipeline.stats.faults import named_faults
 from pipeline.vocabulary import normalise
 from sspsam.schema import SIGNALS, STATUSES
 
@@ -45,12 +46,13 @@ def summarise(
 
     top: phrases listed, by frequency.  coverage_images: images whose masks are laid over each other for
     `coverage` (evenly spread; the masks of other files are not read).  memory_mb: DuckDB's limit.
+    Raises DataError, naming the file, if one cannot be read to its end.
     """
     images: Counter[str] = Counter()
     errors: dict[str, dict[str, Any]] = {}
     masks_an_image: Counter[int] = Counter()
     splits: Counter[str] = Counter()
-    with tempfile.TemporaryDirectory(prefix="stats-") as scratch:
+    with named_faults(dataset), tempfile.TemporaryDirectory(prefix="stats-") as scratch:
         config: Any = {"memory_limit": f"{memory_mb}MiB", "temp_directory": f"{scratch}/spill"}
         with duckdb.connect(f"{scratch}/masks.duckdb", config=config) as spool:
             reader = pa.RecordBatchReader.from_batches(

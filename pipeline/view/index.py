@@ -255,11 +255,10 @@ def _mask_table(table: pa.Table, first_id: int) -> pa.Table:
     parents = np.asarray(pc.list_parent_indices(lists), dtype=np.int64)
     items = pc.list_flatten(lists)
     positions = np.arange(len(parents)) - np.searchsorted(parents, parents)
-    pixels = pc.multiply(pc.cast(table["width"], pa.int64()), table["height"])
     area = pc.struct_field(items, "area")
-    fraction = pc.divide(
-        pc.cast(area, pa.float32()), pc.cast(pixels.combine_chunks().take(parents), pa.float32())
-    )
+    # Float64: Arrow refuses to make float32 of more than 2**24 pixels, which a photo can have.
+    sides = [pc.cast(table[name], pa.float64()).combine_chunks() for name in ("width", "height")]
+    fraction = pc.divide(pc.cast(area, pa.float64()), pc.multiply(*sides).take(parents))
     columns = {
         "image_id": parents + first_id,
         "position": positions.astype(np.int32),

@@ -63,6 +63,8 @@ class Rows:
                     table = opened.read_row_group(group, columns=list(names))
                     for image, row in inside:
                         found[image] = {"id": image, **table.slice(row, 1).to_pylist()[0]}
+                        for annotation in found[image].get("annotations") or []:
+                            annotation["phrase"] = annotation["phrase"] or ""  # as in the index
                 first += count
         return found
 

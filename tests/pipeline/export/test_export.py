@@ -132,15 +132,23 @@ def made(tmp_path: Path) -> MadeDataset:
     return make_dataset(tmp_path / "made", images=6, shards=1)
 
 
-def test_a_mask_that_does_not_fit_is_named(made: MadeDataset, tmp_path: Path) -> None:
+# Lance reads a stream of ours, and hides what it raises.
+@pytest.mark.parametrize("format", ["coco", "lance"])
+def test_a_mask_that_does_not_fit_is_named(made: MadeDataset, tmp_path: Path, format: str) -> None:
     path = made.output / "annotations/shard-0000/00000.parquet"
     rows = pq.read_table(path).to_pylist()
     rows[1]["annotations"][0]["segmentation"]["size"] = [7, 7]
     pq.write_table(pa.Table.from_pylist(rows, schema=ANNOTATION_SCHEMA), path)
     with pytest.raises(DataError, match=r"0000-00001.*7 x 7") as caught:
-        export(str(made.output), str(tmp_path / "x"), ExportConfig("coco"))
+        export(str(made.output), str(tmp_path / "x"), ExportConfig(format))
     assert str(path) in str(caught.value)
     assert rows[1]["annotations"][0]["phrase"] in str(caught.value)
+    rows[0]["annotations"][0]["bbox"] = None
+    pq.write_table(pa.Table.from_pylist(rows, schema=ANNOTATION_SCHEMA), path)
+    with pytest.raises(DataError, match=r"0000-00000.*bbox is null"):
+        export(str(made.output), str(tmp_path / "x"), ExportConfig(format), overwrite=True)
+    curate(str(made.output), str(tmp_path / "curated"), resources=CurateResources(workers=1))
+    export(str(tmp_path / "curated"), str(tmp_path / "x"), ExportConfig(format), overwrite=True)
 
 
 def test_an_uncurated_dataset_behind_fsspec(made: MadeDataset, tmp_path: Path) -> None:

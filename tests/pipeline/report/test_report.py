@@ -186,6 +186,26 @@ def test_evaluation_samples_bad_files_and_missing_images(tmp_path: Path) -> None
     assert "was the input moved?" in page.sections["best"]
 
 
+def test_a_damaged_mask_is_counted_and_the_rest_is_shown(tmp_path: Path) -> None:
+    made = make_dataset(tmp_path, images=5, seed=2, shards=1, chunk=5)
+    path = made.output / "annotations/shard-0000/00000.parquet"
+    rows = pq.read_table(path).to_pylist()
+    rows[1]["annotations"][0]["segmentation"]["counts"] = "1"
+    rows[2]["annotations"][0]["segmentation"] = None
+    rows[3]["annotations"][0]["segmentation"] = rows[1]["annotations"][1]["segmentation"]
+    pq.write_table(pa.Table.from_pylist(rows, schema=ANNOTATION_SCHEMA), path)
+    config = ReportConfig(str(made.output), truth=str(made.truth), tiles=5, threads=2)
+    summary = make_report(config)
+    assert summary.agreement is not None
+    ious = true_ious(made)
+    for number in (1, 2, 3):
+        del ious[rows[number]["key"], 0]
+    assert summary.agreement.mean_iou == pytest.approx(np.mean(list(ious.values())), abs=1e-6)
+    assert (summary.agreement.broken, summary.agreement.not_in_truth) == (3, 0)
+    assert "not comparable" in Page(summary.page).sections["truth"]
+    assert "does not fit its size" in Page(summary.page).sections["sample"]
+
+
 def test_what_it_refuses(made: MadeDataset, tmp_path: Path) -> None:
     output = str(made.output)
     other = make_dataset(tmp_path, images=2, shards=1, seed=9, hostile=False)

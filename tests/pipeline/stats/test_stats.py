@@ -154,3 +154,20 @@ def test_a_broken_mask_is_counted_not_compared(made: MadeDataset, tmp_path: Path
     found = compare(open_dataset(str(other.truth)), open_dataset(str(other.output)))
     assert found["masks_broken"] == 1
     assert summarise(open_dataset(str(other.output)))["coverage"]["images"] == 4
+
+
+def test_a_file_damaged_behind_its_footer_is_named(made: MadeDataset, tmp_path: Path) -> None:
+    """The footer is whole, so the dataset opens; DuckDB, which reads the rest, would not say which file."""
+    other = make_dataset(tmp_path / "other", images=8, shards=1)
+    path = other.output / "annotations/shard-0000/00001.parquet"
+    data = path.read_bytes()
+    end = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    path.write_bytes(data[:4] + b"\xff" * (end - 4) + data[end:])
+    damaged, whole = open_dataset(str(other.output)), open_dataset(str(other.truth))
+    for work in (
+        lambda: summarise(damaged),
+        lambda: compare(damaged, whole),
+        lambda: compare(whole, damaged),
+    ):
+        with pytest.raises(DataError, match=r"00001\.parquet: not a whole Parquet file"):
+            work()

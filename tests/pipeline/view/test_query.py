@@ -159,6 +159,22 @@ def test_index_follows_a_growing_dataset(tmp_path: Path) -> None:
     index.close()
 
 
+def test_photos_of_many_megapixels(tmp_path: Path) -> None:
+    """float32 counts pixels only up to 2**24, and Arrow refuses what is beyond."""
+    made = make_dataset(tmp_path, images=2, shards=1, hostile=False)
+    path = made.output / "annotations/shard-0000/00000.parquet"
+    rows = pq.read_table(path).to_pylist()
+    rows[1].update(width=9000, height=6000)
+    rows[1]["annotations"][0]["area"] = 27_000_000
+    pq.write_table(pa.Table.from_pylist(rows, schema=ANNOTATION_SCHEMA), path)
+    index = Index(open_tolerant(str(made.output)), threads=1)
+    index.refresh()
+    assert index.progress().images == 2
+    half = {"min_area_fraction": "0.49", "max_area_fraction": "0.51", "min_area": "27000000"}
+    assert found_keys(index, half) == [(rows[1]["key"], (0,))]
+    index.close()
+
+
 def test_verdicts_newest_wins_and_writers_do_not_disturb_each_other(tmp_path: Path) -> None:
     made = make_dataset(tmp_path, images=8, seed=2, shards=1)
     before = {path: path.read_bytes() for path in (made.output / "annotations").rglob("*.parquet")}
