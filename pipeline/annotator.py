@@ -48,7 +48,7 @@ class LoadSegmenter:
     """Loads the model from where it is stored; travels to the replicas in place of its weights.
 
     `sha256`: what the weights file must have; `threads`: torch's, on a CPU; `vocabulary`: phrases asked of
-    every image, whose text features are all kept; `square_masks`: as of SegmenterConfig;
+    every image, whose text features are all kept; `square_masks`, `max_pixels`: as of SegmenterConfig;
     `home`: the folder that a relative `model` is of where the replica's own folder, a submitted job's copy
     say, has none.
     """
@@ -60,6 +60,7 @@ class LoadSegmenter:
     vocabulary: int = 0
     square_masks: bool = False
     home: str = dataclasses.field(default_factory=os.getcwd)
+    max_pixels: int | None = None
 
     def __call__(self) -> Segmenter:
         import torch
@@ -76,7 +77,12 @@ class LoadSegmenter:
         kept = max(usual.cached_phrases, self.vocabulary)
         return Segmenter(
             loaded,
-            dataclasses.replace(usual, cached_phrases=kept, square_masks=self.square_masks),
+            dataclasses.replace(
+                usual,
+                cached_phrases=kept,
+                square_masks=self.square_masks,
+                max_pixels=self.max_pixels or usual.max_pixels,
+            ),
         )
 
 

@@ -7,7 +7,9 @@ share one list of names. `Settings.from_flags` merges them: flags over YAML over
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -30,11 +32,14 @@ class InputConfig:
 
     input: str = _option("", "URL, glob, folder, or text file of URLs", positional=True)
     format: str = _option("auto", "how the input is stored", choices=FORMATS)
-    captions: str | None = _option(None, "captions file of a folder (JSONL, CSV or COCO JSON)")
+    captions: str | None = _option(None, "captions file of a folder (JSONL, CSV or COCO JSON), or none")
     image_column: str | None = _option(None, "Parquet column of images or image URLs")
     caption_column: str | None = _option(None, "Parquet column of captions")
     limit: int | None = _option(None, "annotate at most this many images, in input order")
     sample: float = _option(1.0, "annotate this fraction of the images, chosen by their keys")
+    max_pixels: int | None = _option(
+        None, "an image of more pixels becomes an error row, not decoded (default: 178956970)"
+    )
     storage_options: dict[str, Any] = field(
         default_factory=dict,
         metadata={"help": "JSON for fsspec, for input and output (endpoint_url, key, anon, ...)"},
@@ -44,6 +49,7 @@ class InputConfig:
         _require(bool(self.input), "INPUT", "is empty: name a URL, glob, folder or list of URLs")
         _require(self.format in FORMATS, "--format", f"is {self.format!r}, not one of {FORMATS}")
         _require(self.limit is None or self.limit > 0, "--limit", "is not a number of images >= 1")
+        _require(self.max_pixels is None or self.max_pixels > 0, "--max-pixels", "is not a number >= 1")
         _require(0 < self.sample <= 1, "--sample", f"is {self.sample}, not in (0, 1]")
         _require(isinstance(self.storage_options, dict), "--storage-options", "is not a JSON object")
 
@@ -72,6 +78,10 @@ class ModelConfig:
     device: str | None = _option(
         None, "cpu, cuda or mps; by default a replica with a GPU uses cuda, else cpu"
     )
+
+    def __post_init__(self) -> None:
+        known = self.device is None or re.fullmatch(r"cpu|mps|cuda(:\d+)?", self.device)
+        _require(bool(known), "--device", f"is {self.device!r}: give cpu, cuda or mps")
 
 
 @dataclass(frozen=True)
@@ -162,6 +172,10 @@ class AnnotateConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     compute: ComputeConfig = field(default_factory=ComputeConfig)
 
+    def __post_init__(self) -> None:
+        same = self.source.input.rstrip("/") == self.output.output.rstrip("/")
+        _require(not same, "OUTPUT", "is INPUT, and would be read as input next time: name another folder")
+
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> AnnotateConfig:
         """Build from a flat mapping of option names (`chunk_size` or `chunk-size`) to values.
@@ -172,7 +186,9 @@ class AnnotateConfig:
         values = {name.replace("-", "_"): value for name, value in options.items()}
         unknown = sorted(set(values) - set(option_fields()))
         if unknown:
-            raise ConfigError(f"no such option: {', '.join(unknown)}")
+            near = difflib.get_close_matches(unknown[0], option_fields(), 1)
+            mend = f"; did you mean {near[0]}?" if near else "; `sspsam annotate --help` lists them"
+            raise ConfigError(f"no such option: {', '.join(unknown)}{mend}")
 
         def part(section: type) -> Any:
             names = {f.name for f in dataclasses.fields(section)}
@@ -189,6 +205,7 @@ class AnnotateConfig:
             "embed_images": self.output.embed_images,
             "limit": self.source.limit,
             "sample": self.source.sample,
+            "max_pixels": self.source.max_pixels,
             "format": self.source.format,
             "captions": self.source.captions,
             "image_column": self.source.image_column,
@@ -238,8 +255,10 @@ def load_yaml(path: str) -> dict[str, Any]:
         )
     try:
         loaded = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=Loader)
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"--config {path}: {error}") from error
+    except OSError as error:
+        raise ConfigError(f"--config {path} cannot be read: {error.strerror or error}") from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"--config {path} is no YAML: {error}") from error
     if not isinstance(loaded, dict):
         raise ConfigError(f"--config {path}: expected `option: value` lines")
     return {str(name): value for name, value in loaded.items()}
@@ -259,10 +278,21 @@ def _coerce(name: str, value: Any) -> Any:
             raise ValueError("give true or false")
         if kind.startswith("int") and isinstance(value, float) and not value.is_integer():
             raise ValueError("not a whole number")
-        convert = int if kind.startswith("int") else float if kind.startswith("float") else str
-        return convert(value)
+        if kind.startswith(("int", "float")):
+            return _number(value, int if kind.startswith("int") else float)
+        return str(value)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{flag(name)} is {value!r}: {error}") from error
+
+
+def _number(value: Any, kind: type[int] | type[float]) -> int | float:
+    try:
+        number = kind(value)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError("give a whole number" if kind is int else "give a number")
+    return number
 
 
 def _require(condition: bool, name: str, message: str) -> None:

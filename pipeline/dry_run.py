@@ -14,7 +14,7 @@ from rich.table import Table
 
 from pipeline.cluster import Allocation, allocate, connect, may_grow, total_resources
 from pipeline.config import AnnotateConfig, flag
-from pipeline.prepare import Job, prepare
+from pipeline.prepare import Job, fingerprint, prepare
 from pipeline.reading import ShardTask, find_phrases, select_chunks
 from pipeline.sources import Chunk, Shard
 from pipeline.sources.storage import filesystem
@@ -92,6 +92,7 @@ def dry_run(config: AnnotateConfig) -> Estimate:
     import ray
 
     job = prepare(config)
+    fingerprint(job)  # a model that cannot be had is said here, not from within a task
     local = connect()
     try:
         take = allocate(config.compute, total_resources, may_grow(), print)

@@ -41,6 +41,10 @@ class Job:
         model = self.config.model
         known = None if model.model.startswith("random:") else sha256
         device = model.device or ("cuda" if take.gpus else "cpu")
+        if device.startswith("cuda") and not take.gpus:
+            raise ConfigError(
+                "--device cuda, but a replica gets no GPU: the cluster has none, or --gpus-per-replica is 0"
+            )
         vocabulary = len(getattr(self.phrase_source, "words", ()))
         return dataclasses.replace(
             self.segmenter_factory,
@@ -76,7 +80,9 @@ def prepare(
         shards = list_shards(source.input, format=kind, captions=source.captions, **options)
     if not shards:
         raise ConfigError(f"INPUT {source.input} holds no shards")
-    factory = segmenter_factory or LoadSegmenter(config.model.model, config.model.device)
+    factory = segmenter_factory or LoadSegmenter(
+        config.model.model, config.model.device, max_pixels=source.max_pixels
+    )
     return Job(config, shards, reader, phrases, factory, after_chunk)
 
 
