@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from sspsam.errors import ConfigError, SSPSAMError
+from jobs.options import exit_code, storage_options
+from sspsam.errors import ConfigError
 
 if TYPE_CHECKING:
     from pipeline.evaluate import EvaluateConfig
@@ -53,18 +54,17 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 0 when every sample was scored, 1 when not, 2 when it could not begin."""
+    return exit_code("evaluate", "pipeline", lambda: _evaluate(build_parser().parse_args(argv)))
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from pipeline.evaluate import evaluate
 
-    arguments = build_parser().parse_args(argv)
     messages = Console(stderr=True, highlight=False)
-    try:
-        config = evaluate_config(arguments)
-        evaluation, run = evaluate(config, say=lambda text: messages.print(text, markup=False))
-    except SSPSAMError as error:
-        messages.print(f"sspsam evaluate: {error}", style="red", markup=False)
-        return 2
+    config = evaluate_config(arguments)
+    evaluation, run = evaluate(config, say=lambda text: messages.print(text, markup=False))
     if evaluation is None:
         run.print(messages)
         messages.print("not every image is accounted for, so there are no numbers: run it again")
@@ -81,7 +81,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def evaluate_config(arguments: argparse.Namespace) -> EvaluateConfig:
     """The settings that the flags say. Raises ConfigError."""
-    from jobs.options import storage_options
     from pipeline.config import ComputeConfig, ModelConfig, OutputConfig
     from pipeline.evaluate import EvaluateConfig, ScoringConfig
     from sspsam.data import DataConfig, find_format
@@ -143,9 +142,10 @@ def show(evaluation: Evaluation, output: str) -> None:
         console.print(table)
         if len(subsets) > 1:
             console.print(_subset_table(subsets))
+    plain: dict[str, Any] = {"markup": False, "soft_wrap": True}  # paths stay whole
     console.print(f"{evaluation.samples:,} samples, {evaluation.images:,} images")
-    console.print(f"tables: {output}/metrics.md; per sample: {output}/samples.parquet", markup=False)
-    console.print(f"pictures of the worst: sspsam report {output}", markup=False)
+    console.print(f"tables: {output}/metrics.md; per sample: {output}/samples.parquet", **plain)
+    console.print(f"pictures of the worst: sspsam report {output}", **plain)
 
 
 def _subset_table(subsets: dict[str, Any]) -> Any:
@@ -167,8 +167,11 @@ def _subset_table(subsets: dict[str, Any]) -> Any:
 def _default_output(arguments: argparse.Namespace) -> str:
     if "://" in arguments.dataset:
         raise ConfigError("--output is needed for a remote benchmark: name a folder or URL")
-    names = (arguments.model, arguments.dataset, arguments.split.replace(",", "+"))
-    parts = [PurePosixPath(name).name.replace(":", "-") or "root" for name in names]
+    model = PurePosixPath(arguments.model)
+    if model.name == "model":  # as training calls each of its models
+        model = model.parent
+    names = (model, PurePosixPath(arguments.dataset), PurePosixPath(arguments.split.replace(",", "+")))
+    parts = [name.name.replace(":", "-") or "root" for name in names]
     return f"evaluations/{'-'.join(parts)}"
 
 

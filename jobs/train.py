@@ -16,7 +16,8 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sspsam.errors import ConfigError, SSPSAMError
+from jobs.options import exit_code, storage_options
+from sspsam.errors import ConfigError
 from sspsam.training.config import TrainConfig
 from sspsam.training.recipes import RECIPES
 
@@ -91,31 +92,30 @@ def _add_workers(parser: argparse.ArgumentParser) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    options = build_parser().parse_args(argv)
+    """Exit code 0 when trained, 2 when it could not be, 143 when stopped by SIGTERM after a checkpoint."""
+    return exit_code("train", "pipeline", lambda: _train(build_parser().parse_args(argv)))
+
+
+def _train(options: argparse.Namespace) -> int:
     chosen = {
         item.name: getattr(options, item.name)
         for item in fields(TrainConfig)
         if getattr(options, item.name) is not None
     }
-    try:
-        if options.recipe:
-            stages = tuple(replace(stage, **chosen) for stage in RECIPES[options.recipe])
-        else:
-            stages = (TrainConfig(**chosen),)
-        data = _data(options)
-        if options.clip or options.sam:
-            options.source = _with_towers(options)
-        if options.workers or "://" in options.output:
-            return _run_workers(options, stages, data)
-        return _run(options, stages, data)
-    except SSPSAMError as error:
-        print(f"sspsam train: {error}", file=sys.stderr)
-        return 1
+    if options.recipe:
+        stages = tuple(replace(stage, **chosen) for stage in RECIPES[options.recipe])
+    else:
+        stages = (TrainConfig(**chosen),)
+    data = _data(options)
+    if options.clip or options.sam:
+        options.source = _with_towers(options)
+    if options.workers or "://" in options.output:
+        return _run_workers(options, stages, data)
+    return _run(options, stages, data)
 
 
 def _data(options: argparse.Namespace) -> Data:
     """What the flags say to train on. Raises ConfigError and DataError."""
-    from jobs.options import storage_options
     from sspsam.data import DataConfig, find_format
     from sspsam.training.data import RecordData, SceneData
     from sspsam.training.records import RecordOptions
@@ -198,7 +198,6 @@ def _run(options: argparse.Namespace, stages: tuple[TrainConfig, ...], data: Dat
 
 def _run_workers(options: argparse.Namespace, stages: tuple[TrainConfig, ...], data: Data) -> int:
     """Train through Ray Train."""
-    from jobs.options import storage_options
     from pipeline.train import WorkerConfig, train_stages
 
     started = time.monotonic()

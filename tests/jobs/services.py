@@ -1,12 +1,9 @@
-"""A real S3 server and a real Ray head for tests, as processes of their own."""
+"""A real Ray head for tests, as a process of its own, and jobs submitted to it."""
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,105 +12,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import s3fs
+from tests.processes import free_port, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def wait_until(true: Callable[[], object], seconds: float, what: str) -> None:
-    """Poll until `true()`; AssertionError naming `what` after `seconds`."""
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, f"{what}: not within {seconds:.0f} s"
-        time.sleep(0.1)
-
-
-def free_port() -> int:
-    """A port that nothing listens on, with the one 10,000 above it free too (SeaweedFS's gRPC)."""
-    while True:
-        with socket.socket() as first, socket.socket() as second:
-            first.bind(("127.0.0.1", 0))
-            port = int(first.getsockname()[1])
-            if port > 55_000:
-                continue
-            try:
-                second.bind(("127.0.0.1", port + 10_000))
-            except OSError:
-                continue
-            return port
-
-
-@dataclass
-class S3Server:
-    """SeaweedFS on a folder. Survives `kill -9`: what was acknowledged is there after `start`."""
-
-    folder: Path
-    ports: tuple[int, int, int, int, int]
-    process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def environment(self) -> dict[str, str]:
-        return {
-            "AWS_ACCESS_KEY_ID": "testkey",
-            "AWS_SECRET_ACCESS_KEY": "testsecret",
-            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.ports[0]}",
-            "AWS_DEFAULT_REGION": "us-east-1",
-        }
-
-    def filesystem(self) -> s3fs.S3FileSystem:
-        """A client of this server that caches nothing."""
-        return s3fs.S3FileSystem(
-            key="testkey",
-            secret="testsecret",
-            endpoint_url=self.environment["AWS_ENDPOINT_URL"],
-            use_listings_cache=False,
-            skip_instance_cache=True,
-        )
-
-    def start(self) -> None:
-        config = self.folder / "s3.json"
-        credentials = [{"accessKey": "testkey", "secretKey": "testsecret"}]
-        actions = ["Admin", "Read", "List", "Tagging", "Write"]
-        identity = {"name": "admin", "credentials": credentials, "actions": actions}
-        config.write_text(json.dumps({"identities": [identity]}))
-        s3, master, volume, filer, admin = self.ports
-        weed = shutil.which("weed") or str(Path(sys.executable).with_name("weed"))
-        command = [
-            *(weed, "-logtostderr=true", "mini", f"-dir={self.folder / 'data'}"),
-            *("-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-s3.port={s3}", f"-s3.config={config}"),
-            *("-s3.port.iceberg=0", "-s3.port.lance=0", f"-master.port={master}"),
-            *(f"-volume.port={volume}", f"-filer.port={filer}", "-admin.ui=false"),
-            *(f"-admin.port={admin}", "-webdav=false", "-master.telemetry=false"),
-        ]
-        (self.folder / "data").mkdir(parents=True, exist_ok=True)
-        log = (self.folder / "weed.log").open("ab")
-        environment = os.environ | {"GOMEMLIMIT": "200MiB"}
-        self.process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
-
-        def ready() -> bool:
-            try:
-                self.filesystem().ls("")
-            except Exception:
-                return False
-            return True
-
-        wait_until(ready, 60, "the S3 server")
-
-    def kill(self) -> None:
-        """Kill -9, as when its machine goes away."""
-        assert self.process is not None
-        self.process.kill()
-        self.process.wait()
-
-
-@contextmanager
-def s3_server(folder: Path) -> Iterator[S3Server]:
-    server = S3Server(folder, tuple(free_port() for _ in range(5)))  # type: ignore[arg-type]
-    server.start()
-    try:
-        yield server
-    finally:
-        server.kill()
 
 
 @dataclass(frozen=True)

@@ -16,16 +16,17 @@ import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import pytest
 
-from tests.jobs.services import RayHead, S3Server, ray_head, s3_server
+from tests.jobs.services import RayHead, ray_head
 from tests.pipeline.expected import expected_rows, without_places
 from tests.pipeline.inputs import caption, picture, write_shards
+from tests.s3_server import S3Server, s3_server
 
 pytestmark = pytest.mark.timeout(1500)
 
 
 @pytest.fixture(scope="module")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    with s3_server(tmp_path_factory.mktemp("s3")) as server:
+    with s3_server(tmp_path_factory.mktemp("s3"), "bucket") as server:
         yield server
 
 
@@ -58,7 +59,6 @@ def test_on_s3_through_a_driver_and_a_server_that_die(
     }
     pq.write_table(pa.table(columns), source / "more.parquet")
     fs = s3.filesystem()
-    fs.mkdir("bucket")
     fs.put(f"{source}/", "bucket/in", recursive=True)
     names = ("00000.tar", "00001.tar", "more.parquet")
     fs.pipe_file("bucket/shards.txt", "\n".join(f"s3://bucket/in/{n}" for n in names).encode())

@@ -90,7 +90,7 @@ def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been(
 def test_misuse_is_told_in_one_line(
     flags: list[str], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert train.main([str(tmp_path / "run"), *flags]) == 1
+    assert train.main([str(tmp_path / "run"), *flags]) == 2
     said = capsys.readouterr().err
     assert said.startswith("sspsam train: ")
     assert told in said

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +21,6 @@ from sspsam.training.stages import masks
 from tests.pipeline.annotation_fixture import make_dataset
 from tests.sspsam.data.benchmarks import MadeBenchmarks, make_benchmarks
 
-# Before Ray is imported: the same setting on every side, and never a cluster of somebody else.
-os.environ["RAY_AUTH_MODE"] = "disabled"
-os.environ["RAY_ADDRESS"] = "local"
-
 SHORT = ("--recipe", "finetune", "--epochs", "0", "--steps", "2", "--warmup", "1", "--images", "2")
 SHORT += ("--phrases", "2", "--validation-scenes", "2", "--device", "cpu")
 
@@ -34,18 +28,6 @@ SHORT += ("--phrases", "2", "--validation-scenes", "2", "--device", "cpu")
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> MadeBenchmarks:
     return make_benchmarks(tmp_path_factory.mktemp("benchmarks"))
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    import ray
-
-    ours = not ray.is_initialized()
-    if ours:
-        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=2**28)
-    yield
-    if ours:
-        ray.shutdown()
 
 
 @pytest.mark.parametrize("form", ["refer", "grefcoco", "phrasecut", "authors", "merge", "annotations"])
@@ -72,7 +54,7 @@ def test_every_format_trains(made: MadeBenchmarks, tiny_model_dir: Path, tmp_pat
 
 def test_misuse_is_told(made: MadeBenchmarks, tiny_model_dir: Path, tmp_path: Path, capsys):
     def said(*arguments: object) -> str:
-        assert main([str(tmp_path / "run"), *map(str, arguments)]) == 1
+        assert main([str(tmp_path / "run"), *map(str, arguments)]) == 2
         return capsys.readouterr().err
 
     assert "--format" in said("--data", tmp_path)
@@ -131,7 +113,7 @@ def test_cached_features(
     SSPSAM(tiny_model.config).save_pretrained(other)
     features = ["--features", str(output / "features")]
     arguments[0], arguments[2] = str(tmp_path / "run2"), str(other)
-    assert main([*arguments, *features]) == 1
+    assert main([*arguments, *features]) == 2
     assert "--model was" in capsys.readouterr().err
     with pytest.raises(DataError, match="no features of the image nobody"):
         store.get("nobody", False)

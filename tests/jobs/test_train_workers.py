@@ -13,27 +13,10 @@ import pytest
 import torch
 
 from sspsam import SSPSAM
+from tests.processes import descendants
 from tests.sspsam.data.benchmarks import make_benchmarks
 
 STEPS = 24
-
-
-def descendants(root: int) -> set[int]:
-    """Process ids below `root`, from /proc."""
-    parents: dict[int, int] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal():
-            try:
-                after_name = (entry / "stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            parents[int(entry.name)] = int(after_name[1])
-    found = {root}
-    while True:
-        more = {child for child, parent in parents.items() if parent in found} - found
-        if not more:
-            return found
-        found |= more
 
 
 def training_workers(root: int) -> list[int]:
