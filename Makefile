@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c const
 DEMO := demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos lint bench clean
+.PHONY: help demo test chaos lint bench pictures clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */  make \1|/' | column -t -s '|'
@@ -32,6 +32,9 @@ bench: $(VENV)/.run $(DEMO)/output/_stats.json  ## benchmarks, each as a ratio a
 	$(BIN)/python -m benchmarks.quality
 	$(BIN)/python -m benchmarks.view --source $(DEMO)/output
 	$(BIN)/python -m benchmarks.curate --source $(DEMO)/output
+
+pictures: $(VENV)/.dev $(DEMO)/output/_stats.json  ## docs/images again, from the demo and the bundled model (needs Chromium)
+	$(BIN)/python -m docs.make_images --demo $(DEMO)
 
 # A small real dataset: the example shards, annotated with the bundled model.
 $(DEMO)/output/_stats.json: | $(VENV)/.run

@@ -62,7 +62,7 @@ async function loadPage(offset) {
   } finally {
     if (request === mine) byId("grid").classList.remove("loading");
   }
-  Object.assign(view, { unit: asked.unit ?? "images", sort: asked.sort ?? "order" });
+  Object.assign(view, { unit: asked.unit ?? "images", sort: asked.sort ?? "order", filters: active() });
   fillGrid(page.cards, view, openCard);
   writeAddress(offset);
   showPlace();
@@ -77,10 +77,10 @@ function showPlace() {
   const pages = Math.max(1, Math.ceil(page.total / PAGE));
   byId("page-number").value = Math.floor(page.offset / PAGE) + 1;
   byId("page-total").textContent = `of ${wholeNumber(pages)}`;
+  byId("pager").hidden = page.total === 0;
   byId("page-previous").disabled = page.offset === 0;
   byId("page-next").disabled = last >= page.total;
-  const filters = active();
-  byId("filters-button").textContent = filters ? `Filters · ${filters}` : "Filters";
+  byId("filters-button").textContent = view.filters ? `Filters · ${view.filters}` : "Filters";
 }
 
 async function turnPage(by) {

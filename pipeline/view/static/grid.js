@@ -17,11 +17,13 @@ export function cardReview(card, unit) {
   return card.review;
 }
 
-/** Replace the cards. `view`: {unit, sort, style, run}. `opened(i)` is called for the one chosen. */
+/** Replace the cards. `view`: {unit, sort, style, run, filters}. `opened(i)` is called for the one chosen. */
 export function fillGrid(cards, view, opened) {
   visible.disconnect();
   if (!cards.length) {
-    grid.replaceChildren(make("li", { class: "nothing" }, "Nothing matches these filters."));
+    grid.replaceChildren(make("li", { class: "nothing" },
+      make("p", {}, view.filters ? "Nothing matches these filters." : "There is no image here yet."),
+      view.filters ? make("button", { type: "reset", form: "filter-form" }, "Clear all filters") : null));
     return;
   }
   grid.replaceChildren(...cards.map((card, i) => make("li", {}, cardElement(card, view, () => opened(i)))));

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import uvicorn
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, Playwright, sync_playwright
 
 from pipeline.view import ViewConfig, make_app
 from tests.pipeline.annotation_fixture import MadeDataset, make_dataset
@@ -52,14 +52,18 @@ def running(output: Path | str, **options: Any) -> Iterator[str]:
         thread.join(20)
 
 
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
+def launch(playwright: Playwright) -> Browser:
     """Headless Chromium. It is needed: a page that no browser has opened is not tested."""
     path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if path is None:
         pytest.fail("Chromium is missing, and these tests need it: apt-get install chromium")
+    return playwright.chromium.launch(executable_path=path, args=_CHROMIUM_FLAGS)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=_CHROMIUM_FLAGS)
+        browser = launch(playwright)
         yield browser
         browser.close()
 

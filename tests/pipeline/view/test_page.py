@@ -85,7 +85,9 @@ def test_filter_toggle_reject_reload(  # noqa: PLR0915 - one visit, from filter 
         assert set(keys(page)) == good
         assert "phrase=ring" in page.url
         assert "min_score=0.8" in page.url
-        page.click("button[type=reset]")
+        page.fill("#phrase", "no such phrase")
+        settle(page, 0)
+        page.locator("#grid").get_by_role("button", name="Clear all filters").click()
         settle(page, 24)
 
         # Worst first, a card a mask.
