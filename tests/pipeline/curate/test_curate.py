@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from pipeline.curate import CurateConfig, CurateResources, curate
-from pipeline.curate.config import parse_split
 from pipeline.curate.rewrite import split_of
 from pipeline.dataset import open_dataset
-from pipeline.vocabulary import normalise, stable_hash
 from sspsam.errors import ConfigError, DataError
 from sspsam.schema import ANNOTATION_SCHEMA
 from tests.pipeline.annotation_fixture import MadeDataset, make_dataset
+from tests.pipeline.curate.plainly import Row, decoded, plainly
 from tests.pipeline.test_dataset import write_reviews
 
 ONE = CurateResources(workers=1)
-Row = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
@@ -72,91 +67,6 @@ def read(folder: Path) -> list[Row]:
     return [
         row for file in dataset.files for table in dataset.read_batches(file) for row in table.to_pylist()
     ]
-
-
-VERDICTS = {(0, None): "reject", (2, None): "flag", (3, 0): "reject", (4, -2): "accept"}
-
-
-def plainly(rows: list[Row], config: CurateConfig, where: Callable[[Row, Row], bool]) -> list[Row]:
-    """The rules of docs/curation.md, one image and one mask at a time."""
-    good = [row for row in rows if row["status"] == "ok"]
-    images: list[tuple[Row, list[Row]]] = []
-    for number, row in enumerate(good):
-        of_image = VERDICTS.get((number, None)) if config.reviews != "ignore" else None
-        if of_image == "reject" or (of_image == "flag" and config.drop_flagged):
-            continue
-        masks = []
-        for position, annotation in enumerate(row["annotations"]):
-            places = ((number, position), (number, position - len(row["annotations"])))
-            verdict = next((VERDICTS[place] for place in places if place in VERDICTS), None)
-            accepted = config.reviews != "ignore" and verdict == "accept"
-            one = {**annotation, "aliases": [], "accepted": accepted}
-            if config.min_target_pixels is not None:
-                one["has_target"] = one["target_pixels"] >= config.min_target_pixels
-            rejected = config.reviews != "ignore" and verdict == "reject"
-            broken = number == 7 and position == 0
-            unwanted = rejected or broken or not (one["has_target"] or config.keep_no_target)
-            unwanted = unwanted or (config.reviews == "accepted" and not accepted)
-            if not unwanted and where(row, one):
-                masks.append(one)
-        if config.merge_iou is not None:
-            masks = _merged(masks, config.merge_iou)
-        if masks or config.keep_empty:
-            images.append((row, masks))
-    if config.phash_distance is not None:
-        images = _apart(images, config.phash_distance)
-    if config.max_per_phrase is not None:
-        images = _capped(images, config)
-    return [{**row, "annotations": masks} for row, masks in images if masks or config.keep_empty]
-
-
-def _decoded(one: Row) -> np.ndarray:
-    from pycocotools import mask as coco_mask
-
-    rle = one["segmentation"]
-    return np.asarray(coco_mask.decode({**rle, "counts": rle["counts"].encode()}), dtype=bool)
-
-
-def _merged(masks: list[Row], threshold: float) -> list[Row]:
-    kept: list[Row] = []
-    for one in sorted(masks, key=lambda mask: (not mask["accepted"], -(mask["score"] or -1.0))):
-        for other in kept if one["has_target"] else []:
-            first, second = _decoded(one), _decoded(other)
-            if other["has_target"] and (first & second).sum() >= threshold * (first | second).sum():
-                other["aliases"].append(one["phrase"])
-                break
-        else:
-            kept.append(one)
-    return [one for one in masks if any(one is other for other in kept)]
-
-
-def _apart(images: list[tuple[Row, list[Row]]], distance: int) -> list[tuple[Row, list[Row]]]:
-    kept: list[Row] = []
-    for row, _ in sorted(images, key=lambda pair: -pair[0]["width"] * pair[0]["height"]):
-        near = [
-            other
-            for other in kept
-            if None not in (row["phash"], other["phash"])
-            and ((row["phash"] ^ other["phash"]) & (2**64 - 1)).bit_count() <= distance
-        ]
-        if not near:
-            kept.append(row)
-    return [(row, masks) for row, masks in images if any(row is other for other in kept)]
-
-
-def _capped(images: list[tuple[Row, list[Row]]], config: CurateConfig) -> list[tuple[Row, list[Row]]]:
-    def rank(pair: tuple[Row, Row]) -> tuple[Any, ...]:
-        row, mask = pair
-        hashed = stable_hash(f"{row['key']}\0{mask['phrase']}", config.seed)
-        return (not mask["accepted"], hashed if config.cap_order == "hash" else -(mask["score"] or -1.0))
-
-    counts: Counter[Any] = Counter()
-    chosen = set()
-    for _, mask in sorted(((row, mask) for row, masks in images for mask in masks), key=rank):
-        counts[normalise(mask["phrase"]), mask["has_target"]] += 1
-        if counts[normalise(mask["phrase"]), mask["has_target"]] <= (config.max_per_phrase or 0):
-            chosen.add(id(mask))
-    return [(row, [mask for mask in masks if id(mask) in chosen]) for row, masks in images]
 
 
 CASES: list[tuple[CurateConfig, Callable[[Row, Row], bool]]] = [
@@ -240,7 +150,7 @@ def test_thresholds_down_bring_masks_back(made: MadeDataset, tmp_path: Path) -> 
     targets = next(step for step in manifest["funnel"] if step["stage"] == "targets")
     assert len(back) == targets["changed_phrases"]["given_a_target"] > 3
     for one in back:
-        mask = _decoded(one)
+        mask = decoded(one)
         assert one["has_target"]
         assert one["area"] == mask.sum() == 4
         assert one["bbox"] == [2.0, 2.0, 2.0, 2.0]
@@ -302,34 +212,3 @@ def test_an_interrupted_curation_is_not_taken_for_a_dataset(
         open_dataset(str(dest))
     curate(str(made.output), str(dest), resources=ONE, overwrite=True)
     assert read(dest)
-
-
-def test_splits_follow_the_key_alone() -> None:
-    split = parse_split("train=0.8, val=0.2,test=0")
-    names = Counter(split_of(f"image {number}", split, 0) for number in range(2000))
-    assert 1530 < names["train"] < 1670
-    assert names["test"] == 0
-    assert split_of("image 7", split, 0) == split_of("image 7", split, 0)
-    assert any(split_of(str(i), split, 0) != split_of(str(i), split, 1) for i in range(20))
-
-
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        ("merge_iuo: 0.9", "did you mean 'merge_iou'"),
-        ("merge_iou: 1.5", "--merge-iou 1.5"),
-        ("merge_iou: yes", "not of the kind"),
-        ("where: [1]", "list of SQL"),
-        ("split: {train: 0.5}", "add up to 0.5"),
-        ("split: {../x: 1}", "names are letters"),
-        ("phash_distance: 20", "from 0 .* to 8"),
-        ("reviews: some", "one of apply, accepted, ignore"),
-        ("[1, 2]", "option: value"),
-        ("a: [", "cannot be read as YAML"),
-    ],
-)
-def test_a_wrong_config_names_the_option(tmp_path: Path, text: str, says: str) -> None:
-    path = tmp_path / "curate.yaml"
-    path.write_text(text)
-    with pytest.raises(ConfigError, match=says):
-        CurateConfig.from_yaml(str(path))
