@@ -19,6 +19,7 @@ from torch import nn
 
 from pipeline.cluster import connect, total_resources
 from sspsam.errors import ConfigError, DataError
+from sspsam.storage_options import options_for
 from sspsam.training.config import TrainConfig
 from sspsam.training.data import Data, settle
 from sspsam.training.loop import train
@@ -76,7 +77,7 @@ class Storage:
     @property
     def place(self) -> tuple[Any, str]:
         """fsspec's file system, and the root in it."""
-        fs, base = fsspec.core.url_to_fs(self.root, **self.options)
+        fs, base = fsspec.core.url_to_fs(self.root, **options_for(self.root, self.options))
         return fs, base.rstrip("/")
 
     def for_ray(self) -> dict[str, Any]:

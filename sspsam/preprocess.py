@@ -45,16 +45,27 @@ def preprocess(
 def preprocess_rgb(image: Image.Image, config: SSPSAMConfig) -> tuple[torch.Tensor, torch.Tensor, Geometry]:
     """`preprocess` for an image that is decoded, RGB and upright (see `decode_image`)."""
     geometry = Geometry.of(*image.size, config)
-    clip, sam = geometry.clip, geometry.sam
-    clip_pixels = np.zeros((3, clip.size, clip.size), np.float32)
-    small = _resized(image, clip.resized_width, clip.resized_height)
-    clip_pixels[:, clip.top : clip.top + small.shape[1], clip.left : clip.left + small.shape[2]] = (
-        _normalised(small / np.float32(255), CLIP_MEAN, CLIP_STD)
+    return clip_square(image, geometry), sam_square(image, geometry), geometry
+
+
+def clip_square(image: Image.Image, geometry: Geometry) -> torch.Tensor:
+    """`clip_pixels` of `preprocess`, for a decoded image."""
+    frame = geometry.clip
+    pixels = np.zeros((3, frame.size, frame.size), np.float32)
+    small = _resized(image, frame.resized_width, frame.resized_height)
+    pixels[:, frame.top : frame.top + small.shape[1], frame.left : frame.left + small.shape[2]] = _normalised(
+        small / np.float32(255), CLIP_MEAN, CLIP_STD
     )
-    sam_pixels = np.zeros((3, sam.size, sam.size), np.float32)
-    large = _resized(image, sam.resized_width, sam.resized_height)
-    sam_pixels[:, : large.shape[1], : large.shape[2]] = _normalised(large, SAM_MEAN, SAM_STD)
-    return torch.from_numpy(clip_pixels), torch.from_numpy(sam_pixels), geometry
+    return torch.from_numpy(pixels)
+
+
+def sam_square(image: Image.Image, geometry: Geometry) -> torch.Tensor:
+    """`sam_pixels` of `preprocess`, for a decoded image."""
+    frame = geometry.sam
+    pixels = np.zeros((3, frame.size, frame.size), np.float32)
+    large = _resized(image, frame.resized_width, frame.resized_height)
+    pixels[:, : large.shape[1], : large.shape[2]] = _normalised(large, SAM_MEAN, SAM_STD)
+    return torch.from_numpy(pixels)
 
 
 def _resized(image: Image.Image, width: int, height: int) -> np.ndarray:

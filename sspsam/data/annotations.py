@@ -13,6 +13,7 @@ from sspsam.data.config import DataConfig
 from sspsam.data.files import exists, join, pick_splits
 from sspsam.data.records import ImageRef, Record, Segmentation
 from sspsam.errors import DataError
+from sspsam.storage_options import options_for
 
 COLUMNS = ("key", "shard", "index", "status", "width", "height", "annotations", "image_ref")
 ALL = "all"
@@ -48,7 +49,7 @@ def _open(dataset: str, options: dict[str, Any]) -> pads.Dataset:
     folder = join(dataset, "annotations")
     if not exists(folder, options):
         folder = dataset
-    fs, inner = fsspec.core.url_to_fs(folder, **options)
+    fs, inner = fsspec.core.url_to_fs(folder, **options_for(folder, options))
     try:
         table = pads.dataset(inner, filesystem=fs, format="parquet")
     except (FileNotFoundError, pa.ArrowInvalid, OSError) as error:

@@ -12,6 +12,7 @@ import fsspec
 import ijson
 
 from sspsam.errors import DataError
+from sspsam.storage_options import options_for
 
 COCO_IMAGES = (
     "COCO's train2014 images (13 GB): http://images.cocodataset.org/zips/train2014.zip, or give "
@@ -35,13 +36,13 @@ def parent(path: str) -> str:
 
 
 def exists(path: str, storage_options: dict[str, Any] | None = None) -> bool:
-    fs, inner = fsspec.core.url_to_fs(path, **(storage_options or {}))
+    fs, inner = fsspec.core.url_to_fs(path, **options_for(path, storage_options))
     return bool(fs.exists(inner))
 
 
 def listing(folder: str, storage_options: dict[str, Any] | None = None) -> list[str]:
     """Names in a folder, sorted; empty if there is no such folder."""
-    fs, inner = fsspec.core.url_to_fs(folder, **(storage_options or {}))
+    fs, inner = fsspec.core.url_to_fs(folder, **options_for(folder, storage_options))
     try:
         return sorted(posixpath.basename(name.rstrip("/")) for name in fs.ls(inner, detail=False))
     except (FileNotFoundError, NotADirectoryError):
@@ -72,7 +73,7 @@ def read_bytes(path: str, storage_options: dict[str, Any] | None = None) -> byte
         DataError: there is no such file, or it cannot be read.
     """
     try:
-        with fsspec.open(path, "rb", **(storage_options or {})) as handle:
+        with fsspec.open(path, "rb", **options_for(path, storage_options)) as handle:
             return bytes(handle.read())
     except OSError as error:
         raise DataError(f"cannot read {path}: {error}") from error
@@ -80,7 +81,7 @@ def read_bytes(path: str, storage_options: dict[str, Any] | None = None) -> byte
 
 @contextlib.contextmanager
 def opened(path: str, storage_options: dict[str, Any] | None = None) -> Iterator[IO[bytes]]:
-    with fsspec.open(path, "rb", **(storage_options or {})) as handle:
+    with fsspec.open(path, "rb", **options_for(path, storage_options)) as handle:
         yield handle
 
 

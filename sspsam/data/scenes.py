@@ -14,6 +14,7 @@ from sspsam.data.config import DataConfig
 from sspsam.data.files import join, pick_splits
 from sspsam.data.records import ImageRef, Record, Segmentation
 from sspsam.errors import DataError
+from sspsam.storage_options import options_for
 
 DEFAULT_SCENES = 250
 
@@ -33,7 +34,7 @@ def read_scenes(config: DataConfig) -> Iterator[Record]:
     count = _count(config.dataset)
     if config.images is None:
         raise DataError("scenes are drawn when they are read: say by --images into which folder")
-    fs, folder = fsspec.core.url_to_fs(config.images, **config.options)
+    fs, folder = fsspec.core.url_to_fs(config.images, **options_for(config.images, config.options))
     fs.makedirs(folder, exist_ok=True)
     for split in splits:
         for scene in scenes(split, 0, count):
@@ -57,8 +58,11 @@ def read_scenes(config: DataConfig) -> Iterator[Record]:
                     width=width,
                     height=height,
                     ids={"scene": scene.key},
-                    subsets=(phrase.kind,),
+                    subsets=(phrase.kind, _COUNTS[min(len(phrase.targets), 2)]),
                 )
+
+
+_COUNTS = ("no target", "one target", "several targets")  # as gRefCOCO's subsets
 
 
 def _count(dataset: str) -> int:

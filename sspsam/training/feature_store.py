@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from sspsam.errors import DataError
+from sspsam.storage_options import options_for
 
 #: Folder under the cache's URL that holds the files, as <shard>/<chunk>.parquet.
 FOLDER: Final = "features"
@@ -74,7 +75,7 @@ class FeatureStore:
 
     def __init__(self, url: str, storage_options: Mapping[str, Any] | None = None) -> None:
         self.url = url
-        self._fs, root = fsspec.core.url_to_fs(url, **(storage_options or {}))
+        self._fs, root = fsspec.core.url_to_fs(url, **options_for(url, storage_options))
         paths = sorted(self._fs.glob(f"{root.rstrip('/')}/{FOLDER}/*/*.parquet"))
         if not paths:
             raise DataError(f"{url} holds no cached features: train with --cache-features first")

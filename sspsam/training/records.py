@@ -22,7 +22,7 @@ from sspsam.errors import ConfigError, DataError, SSPSAMError
 from sspsam.geometry import Geometry, xywh_to_xyxy
 from sspsam.image_refs import load_image
 from sspsam.images import decode_image
-from sspsam.preprocess import preprocess_rgb
+from sspsam.preprocess import clip_square, sam_square
 from sspsam.training.augment import can_mirror, mirror_box, mirror_image, mirror_masks, swap_left_right
 from sspsam.training.scene_batches import Batch, ScenePool, epoch_slice
 
@@ -182,9 +182,11 @@ class RecordSource:
         clip_pixels = sam_pixels = None
         if cached is None or self.options.translate:
             picture = self._picture(records[0])
-            clip_pixels, sam_pixels, geometry = preprocess_rgb(
-                mirror_image(picture) if mirrored else picture, self.model
-            )
+            picture = mirror_image(picture) if mirrored else picture
+            geometry = Geometry.of(picture.width, picture.height, self.model)
+            clip_pixels = clip_square(picture, geometry)
+            # Of a cached image SAM's square, the dearer one, is not needed.
+            sam_pixels = sam_square(picture, geometry) if cached is None else None
             if self.options.translate:
                 clip_pixels, geometry = _translated(clip_pixels, geometry, random)
         else:
@@ -195,7 +197,7 @@ class RecordSource:
             unit=unit,
             phrases=[swap_left_right(r.phrase) if mirrored else r.phrase for r in records],
             clip_pixels=clip_pixels,
-            sam_pixels=None if cached else sam_pixels,
+            sam_pixels=sam_pixels,
             clip_tokens=None if cached is None or self.options.translate else cached[0],
             sam_embedding=None if cached is None else cached[1],
             masks=masks,

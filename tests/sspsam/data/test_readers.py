@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import pickle
 import re
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -279,6 +282,18 @@ def test_relative_paths_become_absolute(made: MadeBenchmarks, monkeypatch: pytes
     ):
         files = [record.image.url, record.segmentation.file if record.segmentation else None]
         assert all(file is None or (Path(file).is_absolute() and Path(file).exists()) for file in files)
+
+
+def test_images_from_a_web_server_beside_a_bucket_s_options(made: MadeBenchmarks):
+    """--storage-options are those of the bucket that OUTPUT is in; a web server must not see them."""
+    handler = partial(SimpleHTTPRequestHandler, directory=str(made.images))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/train2014"
+        options = {"key": "a", "secret": "b", "endpoint_url": "http://127.0.0.1:1"}
+        records = read(made.refer, "refer", images=url, storage_options=options)
+        server.shutdown()
+    assert records[0].image.url == f"{url}/COCO_train2014_000000000005.jpg"
 
 
 def test_images_by_url(made: MadeBenchmarks):
