@@ -167,6 +167,7 @@ class Replica:
         image_timeout_seconds: a run of n samples that takes longer than n times this ends the
             process, and counts as a death.
         after_chunk: called when a chunk is computed, before it is written.
+        replicas: how many there may be, which all start before the first finishes anything.
     """
 
     def __init__(
@@ -177,8 +178,9 @@ class Replica:
         embed_images: bool = False,
         image_timeout_seconds: float = 120.0,
         after_chunk: AfterChunk | None = None,
+        replicas: int = 1,
     ) -> None:
-        if ledger.started(worker()) > MAX_FRUITLESS_STARTS:
+        if ledger.started(worker()) >= MAX_FRUITLESS_STARTS + replicas:
             raise RuntimeError(
                 f"replicas died {MAX_FRUITLESS_STARTS} times in a row before finishing anything: see "
                 "their logs; often the model does not fit into memory (fewer --replicas a node)"

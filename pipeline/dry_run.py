@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.cluster import Allocation, allocate, connect, may_grow, total_resources
+from pipeline.allocation import Allocation, allocate
+from pipeline.cluster import alive_nodes, connect, may_grow
 from pipeline.config import AnnotateConfig, flag
 from pipeline.prepare import Job, fingerprint, prepare
 from pipeline.reading import ShardTask, find_phrases, select_chunks
@@ -95,7 +96,7 @@ def dry_run(config: AnnotateConfig) -> Estimate:
     fingerprint(job)  # a model that cannot be had is said here, not from within a task
     local = connect()
     try:
-        take = allocate(config.compute, total_resources, may_grow(), print)
+        take = allocate(config.compute, alive_nodes, may_grow(), print)
         factory = job.segmenter_for(take)
         chunk = _first_chunk(job)
         timing = ray.remote(_time_chunk).options(

@@ -12,17 +12,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipeline import summary as summaries
+from pipeline.allocation import READ_CPUS, WRITE_CPUS, Allocation, allocate, reallocate
 from pipeline.annotator import AfterChunk, Replica, SegmenterFactory
-from pipeline.cluster import (
-    READ_CPUS,
-    WRITE_CPUS,
-    Allocation,
-    allocate,
-    connect,
-    may_grow,
-    settle_context,
-    total_resources,
-)
+from pipeline.cluster import alive_nodes, connect, may_grow, settle_context
 from pipeline.config import AnnotateConfig
 from pipeline.ledger import RemoteLedger, start_ledger
 from pipeline.manifest import Manifest
@@ -34,6 +26,7 @@ from pipeline.rounds import Bookkeeper, run_rounds
 from pipeline.sources import Shard
 from pipeline.store import Store
 from pipeline.summary import RunSummary
+from pipeline.watch import Patience
 from pipeline.write import Writer
 
 if TYPE_CHECKING:
@@ -70,6 +63,7 @@ def receipts(
         "embed_images": config.output.embed_images,
         "image_timeout_seconds": config.compute.image_timeout,
         "after_chunk": job.after_chunk,
+        "replicas": take.replicas[1],
     }
     rows = [{"task": pickle.dumps(task)} for task in tasks]
     chain = (
@@ -125,18 +119,18 @@ def annotate(
     else:
         local = connect()
         try:
-            take = allocate(config.compute, total_resources, may_grow(), say)
+            take = allocate(config.compute, alive_nodes, may_grow(), say)
             say(f"{len(wanted):,} shards, {len(found.ended):,} of them done; {take.describe()}")
             ledger = start_ledger()
             with Progress(wanted, set(found.ended)) as progress:
                 book = Bookkeeper(store, found, started, progress)
-                run_rounds(
-                    book,
-                    plan,
-                    lambda tasks: receipts(tasks, job, run, store, ledger, take),
-                    ledger,
-                    config.compute.stall_timeout,
-                )
+
+                def chain(tasks: Sequence[ShardTask]) -> ray.data.Dataset:
+                    now = reallocate(take, config.compute, alive_nodes, may_grow(), book.say)
+                    return receipts(tasks, job, run, store, ledger, now)
+
+                patience = Patience(config.compute.stall_timeout, alive_nodes)
+                run_rounds(book, plan, chain, ledger, patience)
         finally:
             if local:
                 ray.shutdown()

@@ -103,12 +103,20 @@ class Ledger:
         self._fruitless_starts = 0
         self._entries.pop(key, None)
 
+    def forget_open(self) -> None:
+        """The whole chain was ended on purpose: what is open now is nobody's death."""
+        self._fruitless_starts = 0
+        self._entries = {key: entry for key, entry in self._entries.items() if entry.deaths}
+        for entry in self._entries.values():
+            entry.open = None
+
     def under_way(self) -> list[dict[str, Any]]:
         """What is being computed now, longest first: key, worker, seconds, deaths."""
         now = time.time()
         rows = [
             {"key": k, "worker": e.worker, "seconds": now - e.since, "deaths": sum(e.deaths.values())}
             for k, e in self._entries.items()
+            if e.open is not None or e.size == 0
         ]
         return sorted(rows, key=lambda row: -float(row["seconds"]))
 
@@ -148,6 +156,9 @@ class RemoteLedger:
 
     def end(self, key: str) -> None:
         self._call("end", key)
+
+    def forget_open(self) -> None:
+        self._call("forget_open")
 
     def under_way(self) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = self._call("under_way")

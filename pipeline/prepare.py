@@ -10,8 +10,8 @@ from typing import Any
 
 from pipeline import manifest as manifests
 from pipeline import summary as summaries
+from pipeline.allocation import Allocation
 from pipeline.annotator import AfterChunk, LoadSegmenter, SegmenterFactory
-from pipeline.cluster import Allocation
 from pipeline.config import AnnotateConfig
 from pipeline.manifest import Manifest
 from pipeline.phrases import phrase_source as find_phrase_source

@@ -1,17 +1,15 @@
 """Runs the chain, keeps the books, and runs it again for what is still missing.
 
 A fault that Ray cannot mend ends the chain; the files that are there stay. So a round is: plan what
-is missing, run it, count. Rounds go on while they bring something, and stop when two bring nothing or
-nothing moves for `--stall-timeout`: the run always ends.
+is missing, run it, count. Rounds go on while they bring something, and stop when several in a row bring
+nothing or nothing moves for `--stall-timeout`: the run always ends.
 """
 
 from __future__ import annotations
 
 import contextlib
-import queue
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -22,26 +20,19 @@ from pipeline.receipts import ShardReceipt, Survey, survey, verify_shard
 from pipeline.sources import Shard
 from pipeline.store import Store
 from pipeline.summary import RunSummary, stage_seconds, totals, verdict
+from pipeline.watch import LostNodeError, Patience, StallError, watch
 from pipeline.write import Receipt, chunk_name
-from sspsam.errors import DataError, SSPSAMError
+from sspsam.errors import SSPSAMError
 
 if TYPE_CHECKING:
     import ray.data
 
-_TICK_SECONDS = 1.0
-#: Ray Data gives a stalled chain up by itself; if not even that happens, so much later we do.
-_GRACE_SECONDS = 120.0
 _VERIFY_THREADS = 8
-_NAMED_STRAGGLERS = 5
 _MAX_FRUITLESS_ROUNDS = 2
+#: A round that ends by a lost node says little about the next one.
+_MAX_FRUITLESS_LOSSES = 10
 
 Plan = Callable[[Survey], tuple[list[ShardTask], dict[str, int]]]
-
-
-class StallError(DataError):
-    """Nothing moved for too long; the message names what was under way."""
-
-    kind = "stalled"
 
 
 class Bookkeeper:
@@ -163,9 +154,9 @@ def run_rounds(
     plan: Plan,
     chain: Callable[[list[ShardTask]], ray.data.Dataset],
     ledger: RemoteLedger,
-    stall_seconds: float,
+    patience: Patience,
 ) -> None:
-    """Run `chain` for what `plan` finds missing until nothing is, or two rounds bring nothing.
+    """Run `chain` for what `plan` finds missing until nothing is, or rounds bring nothing.
 
     What could not be done stands in `book.problems`.
     """
@@ -173,10 +164,10 @@ def run_rounds(
     while True:
         tasks, unverified = plan(found)
         book.begin_round(tasks, unverified)
-        before, failure = len(book.ended), ""
-        chunks = 0
+        before, chunks = len(book.ended), 0
+        failure, most = "", _MAX_FRUITLESS_ROUNDS
         try:
-            for receipt in watch(chain(tasks), ledger, stall_seconds) if tasks else ():
+            for receipt in watch(chain(tasks), ledger, patience) if tasks else ():
                 if receipt is not None:
                     chunks += 1
                     book.add(receipt)
@@ -184,6 +175,10 @@ def run_rounds(
         except StallError as error:
             book.problems["stalled"] = str(error)
             return
+        except LostNodeError as error:
+            failure, most = str(error), _MAX_FRUITLESS_LOSSES
+            with contextlib.suppress(Exception):
+                ledger.forget_open()
         except Exception as error:  # whatever ends the chain, the files that are there count
             failure = f"the chain broke: {_cause(error)}"
         finally:
@@ -195,67 +190,12 @@ def run_rounds(
         if failure:
             book.problems["chain"] = failure
         fruitless = 0 if chunks or len(book.ended) > before else fruitless + 1
-        if fruitless >= _MAX_FRUITLESS_ROUNDS:
+        if fruitless >= most:
             return
         for problem in book.problems.values():
             book.say(f"{problem}; going on with what is missing")
         fresh = survey(book.store, [task.shard for task in tasks])
         found = Survey(book.ended | fresh.ended, fresh.begun)
-
-
-def watch(dataset: ray.data.Dataset, ledger: RemoteLedger, stall_seconds: float) -> Iterator[Receipt | None]:
-    """The receipts of a running chain as they come; None every second that none does.
-
-    Raises:
-        StallError: nothing moved for `stall_seconds`.
-        Exception: whatever ended the chain.
-    """
-    from ray.data.exceptions import ExecutionTimeoutError
-
-    results: queue.Queue[Receipt | BaseException | None] = queue.Queue()
-
-    def consume() -> None:
-        try:
-            batch: Any
-            for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-                for text in batch["receipt"].to_pylist():
-                    results.put(Receipt.from_json(text))
-            results.put(None)
-        except BaseException as error:
-            results.put(error)
-
-    # A thread of its own, because Ray Data's iterator blocks and cannot be given a time limit.
-    threading.Thread(target=consume, name="receipts", daemon=True).start()
-    heard = time.monotonic()
-    while True:
-        try:
-            result = results.get(timeout=_TICK_SECONDS)
-        except queue.Empty:
-            if time.monotonic() - heard > stall_seconds + _GRACE_SECONDS:
-                raise StallError(_stragglers(ledger, stall_seconds)) from None
-            yield None
-            continue
-        heard = time.monotonic()
-        if result is None:
-            return
-        if isinstance(result, ExecutionTimeoutError):
-            raise StallError(_stragglers(ledger, stall_seconds)) from result
-        if isinstance(result, BaseException):
-            raise result
-        yield result
-
-
-def _stragglers(ledger: RemoteLedger, stall_seconds: float) -> str:
-    """What was under way when nothing came any more."""
-    try:
-        rows = ledger.under_way()[:_NAMED_STRAGGLERS]
-    except Exception as error:  # the message must come whatever state the cluster is in
-        rows = [{"key": f"unknown ({error})", "worker": "unknown", "seconds": 0.0}]
-    named = "; ".join(f"{r['key']} on {r['worker']} for {r['seconds']:.0f} s" for r in rows)
-    return (
-        f"nothing moved for {stall_seconds:.0f} s. Under way: {named or 'nothing'}. If the "
-        "cluster was waiting for nodes, raise --stall-timeout; the same command resumes"
-    )
 
 
 def _cause(error: BaseException) -> str:

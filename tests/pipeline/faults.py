@@ -61,6 +61,28 @@ class LoadFaulty:
         return FaultySegmenter(inner, self.notes, self.seconds_per_call)
 
 
+class HangingSegmenter(FaultySegmenter):
+    """A Segmenter whose third call never ends, once: a run as it stands still after a lost node."""
+
+    calls = 0
+
+    def segment_images(self, images: Sequence[bytes], phrases: Sequence[Sequence[str]]) -> list[ImageResult]:
+        self.calls += 1
+        hung = self._notes / "hung"
+        if self.calls == 3 and not hung.exists():
+            hung.touch()
+            time.sleep(3600)
+        return super().segment_images(images, phrases)
+
+
+@dataclass(frozen=True)
+class LoadHanging(LoadFaulty):
+    """Makes a HangingSegmenter in a replica."""
+
+    def __call__(self) -> Any:
+        return HangingSegmenter(LoadSegmenter(str(self.model), "cpu", threads=1)(), self.notes, 0.0)
+
+
 def load_nothing() -> Segmenter:
     raise MemoryError("the weights do not fit")
 

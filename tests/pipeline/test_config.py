@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 
 import pytest
 
 from jobs.annotate import options
-from pipeline import cluster
-from pipeline.cluster import _fit, allocate
+from pipeline import allocation, cluster
+from pipeline.allocation import Allocation, _fit, allocate, reallocate
 from pipeline.config import AnnotateConfig, ComputeConfig, option_fields
+from pipeline.watch import StallError
 from sspsam.errors import ConfigError
 
 
@@ -74,7 +76,7 @@ def test_what_cannot_work_is_named(given: dict[str, object], message: str) -> No
 
 def test_replicas_leave_room_for_reading_and_writing() -> None:
     def fit(cpus: float, gpus: float = 0, **options: object) -> tuple[object, ...]:
-        take = _fit(ComputeConfig(**options), cpus, gpus)  # type: ignore[arg-type]
+        take = _fit(ComputeConfig(**options), [{"CPU": cpus, "GPU": gpus}])  # type: ignore[arg-type]
         assert take.replicas[0] * take.cpus + 0.75 <= cpus
         return take.replicas, take.gpus, take.cpus, take.threads
 
@@ -93,19 +95,63 @@ def test_replicas_leave_room_for_reading_and_writing() -> None:
             fit(cpus, gpus, **given)
 
 
+def test_replicas_fit_on_nodes_one_by_one() -> None:
+    def fit(nodes: list[tuple[float, float]], **options: object) -> tuple[object, ...]:
+        there = [{"CPU": cpus, "GPU": gpus} for cpus, gpus in nodes]
+        take = _fit(ComputeConfig(**options), there)  # type: ignore[arg-type]
+        return take.replicas, take.gpus, take.cpus, take.threads
+
+    assert fit([(2, 0), (2, 0)]) == ((2, 2), 0, 1, 1)  # not one replica of three cores
+    assert fit([(2, 0), (4, 0)], replicas="1") == ((1, 1), 0, 4, 4)
+    assert fit([(16, 0), (4, 4)]) == ((4, 4), 1, 1, None)  # the GPUs' own node has four cores
+    assert fit([(8, 0), (8, 1), (8, 1)]) == ((2, 2), 1, 4, None)
+    for nodes, given, message in (
+        ([(1, 0), (1, 0)], {"cpus_per_replica": 1.2, "replicas": "1"}, "room for 0 replicas of 1.2 CPUs"),
+        ([(2, 0), (8, 1)], {"cpus_per_replica": 9, "gpus_per_replica": 1}, "of 9 CPUs and 1 GPU"),
+        ([(8, 1), (8, 1)], {"gpus_per_replica": 2}, "room for 0 replicas"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            fit(nodes, **given)
+
+
+def test_a_smaller_cluster_gets_the_same_replicas_but_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(allocation, "_request_nodes", lambda bundles: None)
+    monkeypatch.setattr(allocation, "_POLL_SECONDS", 0.0)
+    compute = ComputeConfig(stall_timeout=60.0)
+    whole = {name: {"CPU": 8.0, "GPU": 2.0} for name in "abc"}
+    take = allocate(compute, lambda: whole, True, print)
+    assert take.replicas == (6, 6)
+
+    def again(*states: dict[str, dict[str, float]]) -> Allocation:
+        return reallocate(take, compute, functools.partial(next, iter(states)), True, said.append)
+
+    said: list[str] = []
+    assert again(whole) == take
+    assert not said
+    fewer = again({"a": whole["a"]}, {"a": whole["a"]})
+    assert fewer.replicas == (1, 6)  # the pool may grow when nodes come back
+    assert (fewer.gpus, fewer.cpus, fewer.threads) == (take.gpus, take.cpus, take.threads)
+    head = {"head": {"CPU": 2.0}}
+    assert again(head, head, head, whole).replicas == (1, 6)
+    assert "the cluster has 0" in said[0]
+    with pytest.raises(StallError, match=r"waited 0 s for nodes: .* the cluster has 0"):
+        reallocate(take, ComputeConfig(stall_timeout=1e-3), lambda: head, True, said.append)
+
+
 def test_waits_for_nodes_and_takes_its_request_back(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[list[dict[str, int]]] = []
     said: list[str] = []
-    monkeypatch.setattr(cluster, "_request_nodes", asked.append)
-    monkeypatch.setattr(cluster, "_POLL_SECONDS", 0.0)
-    states = iter([{"CPU": 0.0}, {"CPU": 8.0}, {"CPU": 16.0, "GPU": 2.0}])
+    monkeypatch.setattr(allocation, "_request_nodes", asked.append)
+    monkeypatch.setattr(allocation, "_POLL_SECONDS", 0.0)
+    sizes = ({"CPU": 0.0}, {"CPU": 8.0}, {"CPU": 16.0, "GPU": 2.0})
+    states = iter([{"a": size} for size in sizes])
     wanted = ComputeConfig(replicas="2:8", gpus_per_replica=1, cpus_per_replica=3.5)
     take = allocate(wanted, lambda: next(states), True, said.append)
     assert (take.replicas, take.gpus, take.cpus) == ((2, 8), 1, 3.5)
     assert asked == [[{"CPU": 4, "GPU": 1}] * 2 + [{"CPU": 1}], []]
     assert "the cluster has 0" in said[0]
     with pytest.raises(ConfigError, match="the cluster has 0"):  # alone, nothing will come
-        allocate(wanted, lambda: {"CPU": 8.0}, False, said.append)
+        allocate(wanted, lambda: {"a": {"CPU": 8.0}}, False, said.append)
     assert len(asked) == 2
 
 
@@ -124,3 +170,16 @@ def test_the_address_of_a_dead_cluster_is_not_waited_for(monkeypatch: pytest.Mon
     assert cluster._address() is None
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     assert cluster._address() is None
+
+
+def test_a_ray_that_does_not_come_up_is_an_error_with_its_mend(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    def busy(*_: object, **__: object) -> None:
+        raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", busy)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    with pytest.raises(cluster.ClusterError, match=r"timed out during startup.*RAY_ADDRESS"):
+        cluster.connect()

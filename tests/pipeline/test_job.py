@@ -19,7 +19,8 @@ import pyarrow.dataset as pads
 import pytest
 
 import pipeline
-from pipeline.cluster import may_grow
+from pipeline import job, watch
+from pipeline.cluster import alive_nodes, may_grow
 from pipeline.config import AnnotateConfig
 from pipeline.job import annotate
 from pipeline.summary import RunSummary
@@ -344,9 +345,36 @@ def test_annotator_in_a_dataset_of_the_users_own(micro_model: Path) -> None:
     assert found[0]["annotations"][1]["phrase"] == "red ball"
 
 
+def test_a_chain_that_stands_still_after_a_lost_node_is_started_again(
+    undisturbed: tuple[Path, Path, RunSummary],
+    micro_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """One call finishes, with the same rows. Here the node is a name; the chaos test loses a real one."""
+    source, wanted, _ = undisturbed
+
+    def nodes() -> dict[str, dict[str, float]]:
+        gone = (tmp_path / "hung").exists()
+        return alive_nodes() | ({} if gone else {"a-node-on-the-spot-market": {}})
+
+    monkeypatch.setattr(job, "alive_nodes", nodes)
+    monkeypatch.setattr(watch, "_LOST_NODE_SECONDS", 1.0)
+    config = configure(source, tmp_path / "out", micro_model)
+    factory = faults.LoadHanging(micro_model, tmp_path)
+    summary = annotate(config, phrase_source=two_phrases, segmenter_factory=factory, say=say)
+    assert summary.exit_code == 0
+    assert summary.deaths == 0  # the replica was ended on purpose
+    said = capsys.readouterr().err
+    assert said.count("node a-node-o was lost, and nothing came for") == 1
+    assert rows(tmp_path / "out") == rows(wanted)
+
+
 @pytest.mark.chaos
+@pytest.mark.parametrize("replaced", ["at-once", "late"])
 def test_a_lost_node_changes_nothing(
-    undisturbed: tuple[Path, Path, RunSummary], micro_model: Path, tmp_path: Path
+    undisturbed: tuple[Path, Path, RunSummary], micro_model: Path, tmp_path: Path, replaced: str
 ) -> None:
     source, wanted, _ = undisturbed
     notes = tmp_path / "notes"
@@ -355,13 +383,16 @@ def test_a_lost_node_changes_nothing(
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     # Its own process: a cluster of several nodes must be made from the main thread of a fresh one.
     done = subprocess.run(
-        [sys.executable, "-m", "tests.pipeline.lose_a_node", *arguments],
+        [sys.executable, "-m", "tests.pipeline.lose_a_node", *arguments, replaced],
         env=environment,
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=850,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "the node is gone" in done.stdout
+    assert "another node is there" in done.stdout
+    if replaced == "late":
+        assert "was lost, and nothing came for" in done.stderr
+        assert "waiting for the cluster: the nodes have room for 0 replicas" in done.stderr
     assert rows(tmp_path / "out") == rows(wanted)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.ledger import Ledger, plan_spans
@@ -25,6 +25,7 @@ def work_until_done(book: Ledger, size: int, killers: set[int]) -> tuple[list[in
     raise AssertionError("does not end")
 
 
+@settings(deadline=None)  # tests do not time
 @given(st.integers(0, 200), st.sets(st.integers(0, 199), max_size=6))
 def test_finds_every_killer_and_computes_the_rest_once(size: int, killers: set[int]) -> None:
     killers = {killer for killer in killers if killer < size}
@@ -43,6 +44,20 @@ def test_a_chunk_is_repeated_whole_before_it_is_split() -> None:
     assert plan_spans(64, {(0, 64): 2}).run == [(n, n + 8) for n in range(0, 64, 8)]
     assert plan_spans(1, {(0, 1): 2}).quarantine == [0]
     assert plan_spans(0, {}).run == []
+
+
+def test_what_was_ended_on_purpose_is_no_death() -> None:
+    book = Ledger()
+    book.started("a")
+    book.begin("annotate 00000 0", 8, "a")
+    book.begin("annotate 00000 1", 8, "b")
+    book.begin("annotate 00000 1", 8, "c")  # b died
+    book.forget_open()
+    assert book.under_way() == []
+    assert book.begin("annotate 00000 0", 8, "d").run == [(0, 8)]
+    assert book.begin("annotate 00000 1", 8, "d").run == [(0, 8)]
+    assert book.deaths() == 1
+    assert book.begin("annotate 00000 1", 8, "e").run == [(n, n + 1) for n in range(8)]  # its second
 
 
 def test_counts_starts_that_finish_nothing() -> None:
