@@ -97,8 +97,8 @@ def truth_row(example: Example, key: str, shard: str, index: int) -> dict[str, A
     }
 
 
-def write_shard(name: str, chosen: list[Example], as_parquet: bool) -> dict[str, dict[str, str]]:
-    """One shard and its truth; returns the kind of each phrase, by key."""
+def write_shard(name: str, chosen: list[Example], as_parquet: bool) -> dict[str, dict[str, tuple[str, int]]]:
+    """One shard and its truth; returns each phrase's kind and how many objects it means, by key."""
     shards, truth = EXAMPLES / "shards", EXAMPLES / "truth" / "annotations" / name
     shards.mkdir(exist_ok=True)
     truth.mkdir(parents=True)
@@ -127,7 +127,7 @@ def write_shard(name: str, chosen: list[Example], as_parquet: bool) -> dict[str,
     rows = [truth_row(e, k, name, i) for i, (e, k) in enumerate(zip(chosen, keys, strict=True))]
     pq.write_table(pa.Table.from_pylist(rows, schema=ANNOTATION_SCHEMA), truth / "00000.parquet")
     return {
-        key: {phrase_key(p.text): meant.kind for p, meant in example.phrases}
+        key: {phrase_key(p.text): (meant.kind, len(meant.targets)) for p, meant in example.phrases}
         for key, example in zip(keys, chosen, strict=True)
     }
 
@@ -136,13 +136,13 @@ def main() -> int:
     for folder in ("shards", "truth"):
         shutil.rmtree(EXAMPLES / folder, ignore_errors=True)
     source = examples()
-    kinds: dict[str, dict[str, str]] = {}
+    kinds: dict[str, dict[str, tuple[str, int]]] = {}
     for number in range(TARS + 1):
         chosen = [next(source) for _ in range(PER_SHARD)]
         as_parquet = number == TARS
         name = "scenes-parquet" if as_parquet else f"scenes-{number:02d}"
         kinds |= write_shard(name, chosen, as_parquet)
-    (EXAMPLES / "truth" / "kinds.json").write_text(json.dumps(kinds, indent=1))
+    (EXAMPLES / "truth" / "kinds.json").write_text(json.dumps(kinds))
     size = sum(f.stat().st_size for f in EXAMPLES.glob("*/**/*") if f.is_file())
     print(f"{len(kinds)} images, {sum(map(len, kinds.values()))} phrases, {size:,} bytes")
     return 0

@@ -33,6 +33,7 @@ class Scores:
 
     mean_iou: float  # over phrases with a target; an empty answer counts 0
     no_target_accuracy: float  # share of the phrases without a target that were answered so
+    one_object: tuple[int, float]  # phrases that mean exactly one: their number, mean IoU
     by_kind: dict[str, tuple[int, float]]  # "name", "relation", ...: phrases, mean IoU
     phrases: int  # with a target and truth
     absent: int  # without a target, and truth
@@ -52,7 +53,8 @@ def score(output: Path, truth: Path = TRUTH) -> Scores:
         for annotation in row["annotations"] or ()
     }
     told = truth / "kinds.json"
-    kinds: dict[str, dict[str, str]] = json.loads(told.read_text()) if told.exists() else {}
+    kinds: dict[str, dict[str, tuple[str, int]]] = json.loads(told.read_text()) if told.exists() else {}
+    single: list[float] = []
     ious: dict[str, list[float]] = defaultdict(list)
     right: list[bool] = []
     unknown, keys = 0, set()
@@ -63,14 +65,17 @@ def score(output: Path, truth: Path = TRUTH) -> Scores:
             if true is None:
                 unknown += 1
             elif true["has_target"]:
-                kind = kinds.get(row["key"], {}).get(phrase_key(answer["phrase"]), "any")
+                kind, objects = kinds.get(row["key"], {}).get(phrase_key(answer["phrase"]), ("any", 0))
                 ious[kind].append(_iou(answer, true))
+                if objects == 1:
+                    single.append(ious[kind][-1])
             else:
                 right.append(not answer["has_target"])
     every = [value for values in ious.values() for value in values]
     return Scores(
         mean_iou=float(np.mean(every)) if every else float("nan"),
         no_target_accuracy=float(np.mean(right)) if right else float("nan"),
+        one_object=(len(single), float(np.mean(single)) if single else float("nan")),
         by_kind={name: (len(v), float(np.mean(v))) for name, v in sorted(ious.items())},
         phrases=len(every),
         absent=len(right),
@@ -83,6 +88,8 @@ def print_scores(scores: Scores) -> None:
     table = Table("phrases", "count", "score", title=f"{scores.images} images")
     for name, (count, value) in scores.by_kind.items():
         table.add_row(f"{name}: mean IoU", str(count), f"{value:.3f}")
+    count, value = scores.one_object
+    table.add_row("exactly one object: mean IoU", str(count), f"{value:.3f}")
     table.add_row("all with a target: mean IoU", str(scores.phrases), f"{scores.mean_iou:.3f}")
     table.add_row("nothing there: accuracy", str(scores.absent), f"{scores.no_target_accuracy:.3f}")
     if scores.unknown:

@@ -26,6 +26,8 @@ def test_truth_scores_itself_as_perfect_and_faults_are_counted(tmp_path: Path) -
     assert perfect.phrases > 150
     assert perfect.absent > 15
     assert sum(count for count, _ in perfect.by_kind.values()) == perfect.phrases
+    assert 100 < perfect.one_object[0] < perfect.phrases
+    assert perfect.one_object[1] == 1.0
 
     worse = tmp_path / "worse"
     shutil.copytree(TRUTH / "annotations", worse / "annotations")
