@@ -18,15 +18,14 @@ from typing import Any
 
 import duckdb
 import fsspec
-import numpy as np
 import pyarrow as pa
 from pycocotools import mask as coco_mask
 
 from pipeline.destination import Destination
 from pipeline.export.images import safe_name
-from pipeline.rle import segmentation_problems
+from pipeline.rle import segmentation_problem
 from sspsam.errors import ConfigError, DataError
-from sspsam.schema import ANNOTATION_SCHEMA, RLE_TYPE
+from sspsam.schema import ANNOTATION_SCHEMA
 
 MANIFEST = "_import.json"
 
@@ -207,10 +206,9 @@ def read_segmentation(value: Any, height: int, width: int) -> str:
             )
         rle = coco_mask.frPyObjects({"size": [height, width], "counts": runs}, height, width)
     elif isinstance(value, dict) and isinstance(value.get("counts"), str):
-        given = pa.array([{"size": value.get("size"), "counts": value["counts"]}], RLE_TYPE)
-        problems = segmentation_problems(given, np.array([[height, width]]))
-        if problems:
-            raise ValueError(problems[0])
+        problem = segmentation_problem(value, height, width)
+        if problem is not None:
+            raise ValueError(problem)
         return str(value["counts"])
     else:
         raise ValueError("it has no segmentation")

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from pycocotools import mask as coco_mask
 
 from pipeline.report.config import ReportConfig
+from pipeline.rle import coco_rle
 from pipeline.view.files import open_tolerant
 from pipeline.view.index import Index
 from pipeline.view.rows import Rows
@@ -215,11 +216,7 @@ def _iou(key: str, annotation: dict[str, Any], true: dict[str, Any], true_area: 
             f"{key}: the mask is {first['size']} (height, width), the true one {second['size']};"
             " truth must be of the images that were annotated"
         )
-    return float(coco_mask.iou([_packed(first)], [_packed(second)], [0])[0][0])
-
-
-def _packed(rle: dict[str, Any]) -> dict[str, Any]:
-    return {"size": list(rle["size"]), "counts": rle["counts"].encode("ascii")}
+    return float(coco_mask.iou([coco_rle(first)], [coco_rle(second)], [0])[0][0])
 
 
 def _insert(index: Index, found: list[tuple[int, int, float, int]]) -> None:

@@ -15,7 +15,7 @@ import pyarrow as pa
 from pycocotools import mask as coco_mask
 
 from pipeline.dataset import AnnotationDataset, AnnotationFile, is_local
-from pipeline.rle import coco_rles, segmentation_problems
+from pipeline.rle import coco_rle, segmentation_problems
 from pipeline.stats.faults import named_faults
 from pipeline.vocabulary import normalise
 from sspsam.errors import DataError
@@ -177,7 +177,7 @@ def _overlap(
 ) -> tuple[float, float, float]:
     """(IoU, intersection, union) in pixels; a mask without a target is empty."""
     sizes = (one["segmentation"]["size"], two["segmentation"]["size"])
-    rles = coco_rles(pa.array([one["segmentation"], two["segmentation"]], RLE_TYPE))
+    rles = [coco_rle(one["segmentation"]), coco_rle(two["segmentation"])]
     areas = [float(coco_mask.area(rle)) if has else 0.0 for rle, has in zip(rles, targets, strict=True)]
     if sizes[0] != sizes[1] or not all(areas):
         return 0.0, 0.0, sum(areas)
