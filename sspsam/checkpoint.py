@@ -11,6 +11,7 @@ import hashlib
 import json
 import pickle
 import re
+import stat
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -192,6 +193,8 @@ def save_model(model: SSPSAM, folder: str | Path, dtype: torch.dtype | None = No
     state = {name: tensor.contiguous() for name, tensor in state.items()}
     partial = folder / f".{WEIGHTS_FILE}.partial"
     save_file(state, partial, metadata={"format": "pt", "config": config})
+    # safetensors lets only the owner read; a model folder is for whoever may read its config.
+    partial.chmod(stat.S_IMODE((folder / CONFIG_FILE).stat().st_mode))
     partial.replace(folder / WEIGHTS_FILE)
 
 

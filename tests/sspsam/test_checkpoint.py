@@ -33,6 +33,8 @@ def test_round_trip_through_folder_file_and_random(tiny_model: SSPSAM, tiny_mode
     from_folder = SSPSAM.from_pretrained(tiny_model_dir, device="cpu")
     assert same(from_folder, tiny_model)
     assert from_folder.source["sha256"] == file_sha256(tiny_model_dir / "model.safetensors")
+    rights = {path.stat().st_mode for path in tiny_model_dir.iterdir()}
+    assert len(rights) == 1  # whoever may read the config may read the weights
     assert same(SSPSAM.from_pretrained(tiny_model_dir / "model.safetensors", device="cpu"), tiny_model)
     assert fingerprint(tiny_model_dir) == from_folder.source["sha256"]
     with pytest.warns(UserWarning, match="RANDOM WEIGHTS"):
