@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-import os
-from collections.abc import Iterator
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +20,8 @@ from sspsam import SSPSAM
 from sspsam.data.orientation import ignore_orientation
 from sspsam.geometry import logits_to_square
 from tests.pipeline.annotation_fixture import make_dataset
+from tests.processes import descendants, running, wait_until
 from tests.sspsam.data.benchmarks import IMAGES, MadeBenchmarks, file_name, make_benchmarks
-
-# Before Ray is imported: the same setting on every side, and never a cluster of somebody else.
-os.environ["RAY_AUTH_MODE"] = "disabled"
-os.environ["RAY_ADDRESS"] = "local"
 
 
 @pytest.fixture(scope="module")
@@ -32,23 +29,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> MadeBenchmarks:
     return make_benchmarks(tmp_path_factory.mktemp("benchmarks"))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def cluster() -> Iterator[None]:
-    """One local Ray for all runs of this file."""
-    import ray
-
-    ours = not ray.is_initialized()
-    if ours:
-        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=2**28)
-    yield
-    if ours:
-        ray.shutdown()
+pytestmark = pytest.mark.usefixtures("cluster")
+ALWAYS = ("--json", "--chunk-size", "2", "--replicas", "1", "--device", "cpu")
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, dict, str]:
     """Exit code, the JSON that it printed, and what it said."""
-    always = ("--json", "--chunk-size", "2", "--replicas", "1", "--device", "cpu")
-    code = main([*map(str, arguments), *always])
+    code = main([*map(str, arguments), *ALWAYS])
     printed = capsys.readouterr()
     return code, json.loads(printed.out) if printed.out.strip() else {}, printed.err
 
@@ -108,6 +95,39 @@ def test_refer(made: MadeBenchmarks, tiny_model_dir: Path, tmp_path: Path, capsy
     assert "records:refer:val:both" in said
     code, _, said = run(capsys, *arguments, "--split", "train")
     assert code == 2
+
+
+def test_a_killed_evaluation_goes_on(made: MadeBenchmarks, micro_model: Path, tmp_path: Path, capsys):
+    """The driver is killed by SIGKILL between two chunks; the same command gives the same numbers."""
+    arguments = (micro_model, made.phrasecut, "--split", "train,val", "--protocol", "both")
+    code, calm, _ = run(capsys, *arguments, "-o", tmp_path / "calm")
+    assert (code, calm["images"]) == (0, 7)
+
+    output = tmp_path / "stormy"
+    command = [sys.executable, "-m", "jobs.evaluate", *map(str, arguments), "-o", str(output), *ALWAYS]
+    with (tmp_path / "log").open("wb") as log:
+        driver = subprocess.Popen(command, stdout=log, stderr=log)
+
+    def chunks() -> set[Path]:
+        assert driver.poll() is None, (tmp_path / "log").read_text()[-3000:]
+        return set((output / "annotations").rglob("*.parquet"))
+
+    try:
+        wait_until(chunks, 300, "the first chunk")
+        its = descendants(driver.pid)
+    finally:
+        driver.kill()
+        driver.wait()
+    # Its Ray ends by itself. Until then a replica may still write, as one of a lost node may.
+    wait_until(lambda: not running(its), 300, "the end of its Ray")
+    done = {file: file.stat().st_mtime_ns for file in (output / "annotations").rglob("*.parquet")}
+    assert 1 <= len(done) < 4
+    assert not (output / "metrics.json").exists()
+
+    code, found, said = run(capsys, *arguments, "-o", output)
+    assert code == 0, said
+    assert found == calm
+    assert {file: file.stat().st_mtime_ns for file in done} == done
 
 
 def test_grefcoco_in_both_protocols(
