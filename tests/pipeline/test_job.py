@@ -394,5 +394,5 @@ def test_a_lost_node_changes_nothing(
     assert "another node is there" in done.stdout
     if replaced == "late":
         assert "was lost, and nothing came for" in done.stderr
-        assert "waiting for the cluster: the nodes have room for 0 replicas" in done.stderr
+        assert "waiting for the cluster: 1 replicas of 1.2 CPUs leave 0 of 1" in done.stderr
     assert rows(tmp_path / "out") == rows(wanted)
