@@ -1,9 +1,9 @@
 """Follows a running chain: its receipts as they come, and when silence has lasted too long.
 
 Ray repeats the work of a lost node by itself, outside of what Ray Data plans, and not always: a replica
-that must start again waits for room that readers hold, or for a node that does not come, and the
-chunks it was given wait with it. So after a loss silence is allowed for minutes only; then the chain is
-ended, and the next round runs what has no receipt on the nodes that are left.
+that must start again waits for a node with room for it, and the chunks it was given wait with it. So
+after a loss silence is allowed for minutes only; then the chain is ended, and the next round runs what
+has no receipt on the nodes that there are, or says what it waits for.
 """
 
 from __future__ import annotations
