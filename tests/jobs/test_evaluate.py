@@ -97,6 +97,7 @@ def test_refer(made: MadeBenchmarks, tiny_model_dir: Path, tmp_path: Path, capsy
     assert code == 2
 
 
+@pytest.mark.chaos
 def test_a_killed_evaluation_goes_on(made: MadeBenchmarks, micro_model: Path, tmp_path: Path, capsys):
     """The driver is killed by SIGKILL between two chunks; the same command gives the same numbers."""
     arguments = (micro_model, made.phrasecut, "--split", "train,val", "--protocol", "both")
@@ -121,7 +122,7 @@ def test_a_killed_evaluation_goes_on(made: MadeBenchmarks, micro_model: Path, tm
     # Its Ray ends by itself. Until then a replica may still write, as one of a lost node may.
     wait_until(lambda: not running(its), 300, "the end of its Ray")
     done = {file: file.stat().st_mtime_ns for file in (output / "annotations").rglob("*.parquet")}
-    assert 1 <= len(done) < 4
+    assert done  # how many is a race that the orphaned replicas may win
     assert not (output / "metrics.json").exists()
 
     code, found, said = run(capsys, *arguments, "-o", output)
