@@ -24,8 +24,8 @@ from tests.pipeline.view.conftest import launch, running
 
 #: What the README shows: key of an example image, and its phrases.
 README = {
-    "scenes-00-000": ["the strawberry", "the cake to the left of the octopus", "the octopus"],
-    "scenes-00-006": ["the dog", "the fruit"],
+    "scenes-00-005": ["both pigs", "a slice of pizza", "the dog"],
+    "scenes-03-000": ["the basketball", "a penguin above the basketball"],
 }
 
 
