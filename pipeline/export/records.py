@@ -16,7 +16,7 @@ from pipeline.curate.batch import one_array, open_batch
 from pipeline.dataset import AnnotationDataset, AnnotationFile
 from pipeline.destination import Destination
 from pipeline.export.categories import Categories
-from pipeline.export.config import EMBEDDING, ExportConfig
+from pipeline.export.config import ExportConfig
 from pipeline.export.images import ahead, image_bytes, local_file, place_of, safe_name, url_of
 from pipeline.rle import decode, segmentation_problems
 from sspsam.errors import ConfigError, DataError
@@ -149,11 +149,6 @@ def check_link(config: ExportConfig, destination: Destination) -> None:
     """Raise ConfigError if links are asked for where there can be none."""
     if config.images == "link" and not destination.store.local:
         raise ConfigError(f"--images link: {destination.url} is not a local folder; use copy or reference")
-
-
-def needs_image(config: ExportConfig) -> bool:
-    """Whether the format puts the bytes into its own files."""
-    return config.format in EMBEDDING and config.images == "copy"
 
 
 def _rows(dataset: AnnotationDataset, split: str) -> Iterator[dict[str, Any]]:
