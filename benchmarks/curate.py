@@ -20,7 +20,7 @@ from benchmarks.repeated import add_options, make_large
 #: Reads a stage of the process's life and prints its seconds and peak memory as JSON.
 _MEASURED = """
 import json, resource, sys, time
-import pipeline.curate.run
+import pipeline.curate.curate_run
 base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 started = time.monotonic()
 {work}

@@ -33,11 +33,11 @@ from rich.table import Table
 
 from benchmarks.measuring import jpeg, machine, measure, peak_resident
 from sspsam import SSPSAM, Segmenter, SegmenterConfig, SSPSAMConfig
-from sspsam.images import decode_image
-from sspsam.masks import encode_rle
+from sspsam.images.decoding import decode_image
+from sspsam.inference.masks import encode_rle
+from sspsam.modeling.precision import image_tower_autocast, image_tower_dtype
 from sspsam.modeling.sam import SAMImageEncoder
 from sspsam.modeling.segment_anything import ImageEncoderViT
-from sspsam.precision import image_tower_autocast, image_tower_dtype
 
 #: (what, baseline, ours, ratio); times are the median of the repeats.
 Row = tuple[str, str, str, str]

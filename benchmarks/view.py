@@ -16,10 +16,10 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 from benchmarks.repeated import add_options, make_large
-from pipeline.dataset import AnnotationDataset, open_dataset
-from pipeline.view.config import ViewConfig
-from pipeline.view.query import Query, count_hits, find_hits
+from pipeline.dataset.annotation_dataset import AnnotationDataset, open_dataset
+from pipeline.dataset.image_query import Query, count_hits, find_hits
 from pipeline.view.server import Viewer
+from pipeline.view.view_config import ViewConfig
 
 _BARE = (
     "SELECT key, min(score) AS worst FROM masks WHERE has_target AND contains(phrase, ?)"

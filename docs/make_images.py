@@ -15,11 +15,11 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from pipeline.dataset import open_dataset
+from pipeline.dataset.annotation_dataset import open_dataset
 from sspsam import SSPSAM, Segmenter
-from sspsam.drawing import draw_overlay
-from sspsam.image_refs import load_image
-from sspsam.images import decode_image
+from sspsam.drawing.overlays import draw_overlay
+from sspsam.images.decoding import decode_image
+from sspsam.images.image_refs import load_image
 from tests.pipeline.view.conftest import launch, running
 
 #: What the README shows: key of an example image, and its phrases.

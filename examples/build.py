@@ -28,7 +28,7 @@ from pycocotools import mask as coco_mask
 from examples.score import phrase_key
 from pipeline.phrases import Phrase, noun_phrases
 from sspsam.scenes import Scene, SceneConfig, ScenePhrase, scenes
-from sspsam.scenes.captions import caption
+from sspsam.scenes.scene_captions import caption
 from sspsam.schema import ANNOTATION_SCHEMA
 
 EXAMPLES = Path(__file__).parent

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from jobs.options import exit_code
-from pipeline.config import AnnotateConfig, flag, load_yaml, option_fields
+from pipeline.annotate.annotate_config import AnnotateConfig, flag, load_yaml, option_fields
 from sspsam.errors import ConfigError, SSPSAMError, UnknownModelError
 
 EPILOG = """\
@@ -17,7 +17,7 @@ The same command again resumes. Exit codes: 0 every image is accounted for; 1 no
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """One flag for each field of `pipeline.config`; absent flags stay out of the namespace."""
+    """One flag for each field of `annotate_config`; absent flags stay out of the namespace."""
     parser = argparse.ArgumentParser(
         prog="sspsam annotate",
         description=__doc__,
@@ -77,11 +77,11 @@ def _annotate(argv: Sequence[str] | None) -> int:
     try:
         config = AnnotateConfig.from_options(options(argv))
         if config.output.dry_run:
-            from pipeline.dry_run import dry_run
+            from pipeline.annotate.dry_run import dry_run
 
             dry_run(config).print()
             return 0
-        from pipeline.job import annotate
+        from pipeline.annotate.job import annotate
 
         summary = annotate(config)
     except (ConfigError, UnknownModelError):

@@ -12,7 +12,7 @@ from jobs.options import add_storage_options, exit_code, print_json, storage_opt
 
 
 def build_parser() -> argparse.ArgumentParser:
-    from pipeline.curate.config import CAP_ORDERS, REVIEWS
+    from pipeline.curate.curate_config import CAP_ORDERS, REVIEWS
 
     parser = argparse.ArgumentParser(
         prog="sspsam curate",
@@ -82,7 +82,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _curate(arguments: argparse.Namespace) -> dict[str, Any]:
     from pipeline.curate import CurateConfig, CurateResources, curate
-    from pipeline.curate.config import parse_split
+    from pipeline.curate.curate_config import parse_split
 
     if arguments.split is not None:
         arguments.split = parse_split(arguments.split)

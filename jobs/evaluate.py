@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    from pipeline.config import ComputeConfig
+    from pipeline.annotate.annotate_config import ComputeConfig
     from sspsam.data import FORMATS
     from sspsam.evaluation import TASKS
 
@@ -81,7 +81,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
 def evaluate_config(arguments: argparse.Namespace) -> EvaluateConfig:
     """The settings that the flags say. Raises ConfigError."""
-    from pipeline.config import ComputeConfig, ModelConfig, OutputConfig
+    from pipeline.annotate.annotate_config import ComputeConfig, ModelConfig, OutputConfig
     from pipeline.evaluate import EvaluateConfig, ScoringConfig
     from sspsam.data import DataConfig, find_format
 
@@ -127,7 +127,7 @@ def show(evaluation: Evaluation, output: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from sspsam.evaluation.summary import interval, percent
+    from sspsam.evaluation.score_summary import interval, percent
 
     console = Console(highlight=False)
     about = evaluation.about
@@ -151,7 +151,7 @@ def show(evaluation: Evaluation, output: str) -> None:
 def _subset_table(subsets: dict[str, Any]) -> Any:
     from rich.table import Table
 
-    from sspsam.evaluation.summary import percent
+    from sspsam.evaluation.score_summary import percent
 
     shown = [score.name for score in subsets["all"]][:6]
     table = Table()

@@ -10,7 +10,7 @@ from jobs.options import add_storage_options, exit_code, print_written, storage_
 
 
 def build_parser() -> argparse.ArgumentParser:
-    from pipeline.export.config import CATEGORIES, FORMATS, IMAGES
+    from pipeline.export.export_config import CATEGORIES, FORMATS, IMAGES
 
     formats = "\n".join(f"  {name:<14} {text}" for name, text in FORMATS.items())
     parser = argparse.ArgumentParser(

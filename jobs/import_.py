@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _import(arguments: argparse.Namespace) -> int:
-    from pipeline.import_coco import ImportConfig, import_coco
+    from pipeline.import_.import_coco import ImportConfig, import_coco
 
     manifest = import_coco(
         arguments.source,

@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _segment(arguments: argparse.Namespace) -> int:
     from sspsam import Segmenter, SegmenterConfig
-    from sspsam.images import MAX_PIXELS, decode_image
+    from sspsam.images.decoding import MAX_PIXELS, decode_image
 
     stem = Path(arguments.image.split("?")[0].rsplit("/", 1)[-1]).stem.strip("-") or "image"
     overlay = Path(arguments.output or f"{stem}.overlay.png")
@@ -100,7 +100,7 @@ def _segment(arguments: argparse.Namespace) -> int:
 
 def _read(source: str) -> bytes:
     """The bytes of a file, URL or standard input."""
-    from sspsam.image_refs import load_image
+    from sspsam.images.image_refs import load_image
 
     if source == "-":
         return sys.stdin.buffer.read()
@@ -118,8 +118,8 @@ def _check_early(arguments: argparse.Namespace, overlay: Path) -> None:
     """What can be wrong before a model is loaded for nothing."""
     from PIL import Image
 
-    from sspsam.labels import font_for
-    from sspsam.phrases import clean_phrase
+    from sspsam.drawing.labels import font_for
+    from sspsam.language.phrase_text import clean_phrase
 
     for phrase in arguments.phrases:
         clean_phrase(phrase)
@@ -201,7 +201,7 @@ def _draw(
     masks: Sequence[Mask],
 ) -> list[Path]:
     """Write the pictures that were asked for."""
-    from sspsam.drawing import draw_explanation, draw_overlay
+    from sspsam.drawing.overlays import draw_explanation, draw_overlay
 
     pictures: list[tuple[Path, Image.Image]] = []
     if arguments.output or not arguments.json:

@@ -50,9 +50,9 @@ def _stats(arguments: argparse.Namespace) -> int:
             raise ConfigError(f"{flag} {value}: at least {least}")
     from rich.console import Console
 
-    from pipeline.dataset import open_dataset
+    from pipeline.dataset.annotation_dataset import open_dataset
     from pipeline.stats import compare, summarise
-    from pipeline.stats.render import print_comparison, print_summary
+    from pipeline.stats.tables import print_comparison, print_summary
 
     options = storage_options(arguments)
     dataset = open_dataset(arguments.output, storage_options=options)

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.options import exit_code, storage_options
 from sspsam.errors import ConfigError
-from sspsam.training.config import TrainConfig
 from sspsam.training.recipes import RECIPES
+from sspsam.training.train_config import TrainConfig
 
 if TYPE_CHECKING:
-    from sspsam.training.data import Data
+    from sspsam.training.training_data import Data
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -117,8 +117,8 @@ def _train(options: argparse.Namespace) -> int:
 def _data(options: argparse.Namespace) -> Data:
     """What the flags say to train on. Raises ConfigError and DataError."""
     from sspsam.data import DataConfig, find_format
-    from sspsam.training.data import RecordData, SceneData
-    from sspsam.training.records import RecordOptions
+    from sspsam.training.record_batches import RecordOptions
+    from sspsam.training.training_data import RecordData, SceneData
 
     if options.data is None:
         return SceneData(options.output)
@@ -156,7 +156,7 @@ def _with_towers(options: argparse.Namespace) -> str:
 
 
 def _has_splits(dataset: str, stores: dict[str, Any]) -> bool:
-    from sspsam.data.files import exists, join
+    from sspsam.data.benchmark_files import exists, join
 
     return exists(join(dataset, "_curation.json"), stores)
 
@@ -198,7 +198,7 @@ def _run(options: argparse.Namespace, stages: tuple[TrainConfig, ...], data: Dat
 
 def _run_workers(options: argparse.Namespace, stages: tuple[TrainConfig, ...], data: Data) -> int:
     """Train through Ray Train."""
-    from pipeline.train import WorkerConfig, train_stages
+    from pipeline.train.ray_train import WorkerConfig, train_stages
 
     started = time.monotonic()
     measures = train_stages(
@@ -222,12 +222,12 @@ def _run_workers(options: argparse.Namespace, stages: tuple[TrainConfig, ...], d
 
 def _with_features(options: argparse.Namespace, stages: tuple[TrainConfig, ...], data: Data) -> Data:
     """The data with the towers' outputs cached, if the flags ask for it."""
-    from sspsam.training.data import RecordData
+    from sspsam.training.training_data import RecordData
 
     wanted = any(stage.cache_features for stage in stages)
     if not isinstance(data, RecordData) or not (wanted or options.features):
         return data
-    from pipeline.cache_features import cache_features
+    from pipeline.train.cache_features import cache_features
 
     if not options.source:
         raise ConfigError("--cache-features: give the model whose image towers they are of, by --from")

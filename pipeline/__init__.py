@@ -9,18 +9,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipeline.annotator import Annotator
-    from pipeline.config import AnnotateConfig
-    from pipeline.job import annotate
-    from pipeline.summary import RunSummary
+    from pipeline.annotate.annotate_config import AnnotateConfig
+    from pipeline.annotate.job import annotate
+    from pipeline.annotate.replica import Annotator
+    from pipeline.annotate.run_summary import RunSummary
 
 __all__ = ["AnnotateConfig", "Annotator", "RunSummary", "annotate"]
 
 _HOMES = {
-    "AnnotateConfig": "pipeline.config",
-    "Annotator": "pipeline.annotator",
-    "RunSummary": "pipeline.summary",
-    "annotate": "pipeline.job",
+    "AnnotateConfig": "pipeline.annotate.annotate_config",
+    "Annotator": "pipeline.annotate.replica",
+    "RunSummary": "pipeline.annotate.run_summary",
+    "annotate": "pipeline.annotate.job",
 }
 
 

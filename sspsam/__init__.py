@@ -13,30 +13,30 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sspsam.config import CLIPConfig, SAMConfig, SSPConfig, SSPSAMConfig
-    from sspsam.drawing import draw_explanation, draw_overlay
+    from sspsam.drawing.overlays import draw_explanation, draw_overlay
     from sspsam.errors import SSPSAMError
-    from sspsam.geometry import Geometry
-    from sspsam.image_refs import load_image
-    from sspsam.images import decode_image
-    from sspsam.masks import Mask, decode_rle
+    from sspsam.images.decoding import decode_image
+    from sspsam.images.geometry import Geometry
+    from sspsam.images.image_refs import load_image
+    from sspsam.inference.masks import Mask, decode_rle
+    from sspsam.inference.segmenter import ImageResult, PhraseMaps, Segmenter, SegmenterConfig
+    from sspsam.language.tokenizer import Tokenizer
+    from sspsam.model_config import CLIPConfig, SAMConfig, SSPConfig, SSPSAMConfig
     from sspsam.modeling.model import SSPSAM, ImageFeatures, SSPSAMOutput
     from sspsam.modeling.ssp_encoder import SemanticSpatialPrompt, TextFeatures
-    from sspsam.segmenter import ImageResult, PhraseMaps, Segmenter, SegmenterConfig
-    from sspsam.tokenizer import Tokenizer
 
 _HOMES = {
-    "sspsam.config": ("CLIPConfig", "SAMConfig", "SSPConfig", "SSPSAMConfig"),
+    "sspsam.model_config": ("CLIPConfig", "SAMConfig", "SSPConfig", "SSPSAMConfig"),
     "sspsam.errors": ("SSPSAMError",),
-    "sspsam.geometry": ("Geometry",),
-    "sspsam.drawing": ("draw_explanation", "draw_overlay"),
-    "sspsam.image_refs": ("load_image",),
-    "sspsam.images": ("decode_image",),
-    "sspsam.masks": ("Mask", "decode_rle"),
+    "sspsam.images.geometry": ("Geometry",),
+    "sspsam.drawing.overlays": ("draw_explanation", "draw_overlay"),
+    "sspsam.images.image_refs": ("load_image",),
+    "sspsam.images.decoding": ("decode_image",),
+    "sspsam.inference.masks": ("Mask", "decode_rle"),
     "sspsam.modeling.model": ("SSPSAM", "ImageFeatures", "SSPSAMOutput"),
     "sspsam.modeling.ssp_encoder": ("SemanticSpatialPrompt", "TextFeatures"),
-    "sspsam.segmenter": ("ImageResult", "PhraseMaps", "Segmenter", "SegmenterConfig"),
-    "sspsam.tokenizer": ("Tokenizer",),
+    "sspsam.inference.segmenter": ("ImageResult", "PhraseMaps", "Segmenter", "SegmenterConfig"),
+    "sspsam.language.tokenizer": ("Tokenizer",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

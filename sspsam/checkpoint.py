@@ -23,12 +23,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sspsam.config import PRESETS, SSPSAMConfig
 from sspsam.errors import ArchitectureError, CheckpointError, ConfigError, UnknownModelError
-from sspsam.fetch import fetch, file_sha256, verify_sha256
-from sspsam.modeling.authors import infer_config, is_authors_layout, to_ours
+from sspsam.language.tokenizer import Tokenizer
+from sspsam.model_config import PRESETS, SSPSAMConfig
+from sspsam.modeling.authors_layout import infer_config, is_authors_layout, to_ours
 from sspsam.modeling.model import SSPSAM
-from sspsam.tokenizer import Tokenizer
+from sspsam.storage.local_copies import fetch, file_sha256, verify_sha256
 
 CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE = "config.json", "model.safetensors", "tokenizer.txt.gz"
 RANDOM_PREFIX = "random:"

@@ -5,7 +5,7 @@ survivors' few numbers to a scratch folder; DuckDB then decides what needs the w
 (`near_duplicates`, `caps`), spilling to disk; the second reading writes. Reads are never changed.
 """
 
-from pipeline.curate.config import CurateConfig, CurateResources
-from pipeline.curate.run import curate
+from pipeline.curate.curate_config import CurateConfig, CurateResources
+from pipeline.curate.curate_run import curate
 
 __all__ = ["CurateConfig", "CurateResources", "curate"]

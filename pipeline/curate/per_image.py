@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 from pycocotools import mask as coco_mask
 
-from pipeline.curate.batch import Batch, batch_schema, given_aliases, one_array, open_batch
-from pipeline.curate.config import CurateConfig
+from pipeline.curate.curate_config import CurateConfig
 from pipeline.curate.predicate import Predicate, parse_predicate
-from pipeline.rle import coco_rles, segmentation_problems
+from pipeline.dataset.phrase_rows import Batch, batch_schema, given_aliases, one_array, open_batch
+from pipeline.dataset.segmentations import coco_rles, segmentation_problems
 
 #: (shard, key) -> {phrase, or None for the image: verdict}
 Verdicts = Mapping[tuple[str, str], Mapping[str | None, str]]

@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pycocotools import mask as coco_mask
 
-from pipeline.curate.batch import one_array
-from pipeline.dataset_schema import CURATED_SCHEMA
-from pipeline.rle import coco_rles
-from pipeline.vocabulary import stable_hash
+from pipeline.dataset.dataset_schema import CURATED_SCHEMA
+from pipeline.dataset.phrase_rows import one_array
+from pipeline.dataset.segmentations import coco_rles
+from pipeline.dataset.vocabulary import stable_hash
 
 
 def split_of(key: str, split: Mapping[str, float], seed: int) -> str:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.curate.caps import cap_phrases, capped_phrases
-from pipeline.curate.config import CurateConfig, CurateResources
+from pipeline.curate.curate_config import CurateConfig, CurateResources
 from pipeline.curate.funnel import WITH_IMAGE, Counts
 from pipeline.curate.near_duplicates import drop_near_duplicates
 

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from pycocotools import mask as coco_mask
 
-from pipeline.evaluate.shards import parquet_bytes
+from pipeline.dataset.store import Store
+from pipeline.evaluate.record_shards import parquet_bytes
 from pipeline.phrases import Phrase
 from pipeline.sources import Chunk, Sample
-from pipeline.store import Store
-from sspsam.config import SSPSAMConfig
 from sspsam.data import Record
 from sspsam.errors import SSPSAMError
 from sspsam.evaluation import SAMPLE_SCHEMA, Prediction, score_image
+from sspsam.model_config import SSPSAMConfig
 from sspsam.schema import ANNOTATION_SCHEMA
 
 if TYPE_CHECKING:
-    from sspsam.segmenter import ImageResult
+    from sspsam.inference.segmenter import ImageResult
 
 SAMPLES = "samples"
 TRUTH = "truth"

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 import pyarrow.compute as pc
 
-from pipeline.dataset import AnnotationDataset
-from pipeline.vocabulary import head_nouns, normalise
+from pipeline.dataset.annotation_dataset import AnnotationDataset
+from pipeline.dataset.vocabulary import head_nouns, normalise
 
 #: The one category of --categories single.
 SINGLE = "object"

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from typing import Any
 
+from pipeline.export.image_stream import ExportImage, ExportJob
 from pipeline.export.json_files import JsonLists
-from pipeline.export.records import ExportImage, ExportJob
 
 
 def write(job: ExportJob) -> None:

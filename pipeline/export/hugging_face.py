@@ -11,8 +11,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.export.images import url_of
-from pipeline.export.records import ExportImage, ExportJob
+from pipeline.dataset.image_bytes import url_of
+from pipeline.export.image_stream import ExportImage, ExportJob
 from pipeline.export.webdataset_tar import annotation_values
 from sspsam.schema import SIGNALS
 

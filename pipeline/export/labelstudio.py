@@ -14,7 +14,7 @@ from xml.sax.saxutils import quoteattr
 
 import numpy as np
 
-from pipeline.export.records import ExportImage, ExportJob
+from pipeline.export.image_stream import ExportImage, ExportJob
 
 _TASKS_A_FILE = 1000
 

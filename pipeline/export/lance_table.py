@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.export.hugging_face import table_row
-from pipeline.export.records import ExportImage, ExportJob
+from pipeline.export.image_stream import ExportImage, ExportJob
 from sspsam.errors import SSPSAMError
 from sspsam.schema import BOX_TYPE, RLE_TYPE, SIGNALS
 

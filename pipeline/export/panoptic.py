@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image
 
 from pipeline.export.coco import category_list, image_entry
+from pipeline.export.image_stream import ExportImage, ExportJob
 from pipeline.export.json_files import JsonLists
-from pipeline.export.records import ExportImage, ExportJob
 
 
 def write(job: ExportJob) -> None:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.export.images import url_of
-from pipeline.export.records import ExportImage, ExportJob
+from pipeline.dataset.image_bytes import url_of
+from pipeline.export.image_stream import ExportImage, ExportJob
 
 _SAMPLES_A_SHARD = 1000
 

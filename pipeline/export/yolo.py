@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from pipeline.export.records import ExportImage, ExportJob
+from pipeline.export.image_stream import ExportImage, ExportJob
 
 
 def write(job: ExportJob) -> None:

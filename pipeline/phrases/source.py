@@ -11,7 +11,7 @@ from typing import Any, Final
 import fsspec
 
 from pipeline.phrases.noun_phrases import Phrase, noun_phrases, without_repeats
-from pipeline.sources.records import Sample, clean_text
+from pipeline.sources.samples import Sample, clean_text
 from sspsam.errors import ConfigError, PhraseError
 
 KINDS: Final = ("caption", "column:NAME", "whole", "vocabulary:FILE", "module:function")

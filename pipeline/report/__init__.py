@@ -9,7 +9,7 @@ page.py      the page's sections
 sheet.py     the contact sheet
 """
 
-from pipeline.report.config import ReportConfig
 from pipeline.report.make import ReportSummary, make_report
+from pipeline.report.report_config import ReportConfig
 
 __all__ = ["ReportConfig", "ReportSummary", "make_report"]

@@ -6,19 +6,19 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.dataset import AnnotationDataset, is_local
+from pipeline.dataset.annotation_dataset import AnnotationDataset, is_local
+from pipeline.dataset.annotation_files import open_tolerant
+from pipeline.dataset.image_rows import Rows
+from pipeline.dataset.phrase_index import Index
+from pipeline.dataset.pictures import Pictures
+from pipeline.dataset.reviews import Reviews
 from pipeline.report import tiles
-from pipeline.report.config import ReportConfig
 from pipeline.report.numbers import Numbers, count, phrase_rows
 from pipeline.report.page import Content, render
+from pipeline.report.report_config import ReportConfig
 from pipeline.report.sheet import draw_sheet
 from pipeline.report.tiles import Section, draw_tiles
 from pipeline.report.truth import Agreement, Truth, load_samples, make_table, measure
-from pipeline.view.files import open_tolerant
-from pipeline.view.index import Index
-from pipeline.view.pictures import Pictures
-from pipeline.view.reviews import Reviews
-from pipeline.view.rows import Rows
 from sspsam.errors import ConfigError, DataError
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.view.index import Index
-from pipeline.view.query import MEASURES, Query, histogram
+from pipeline.dataset.image_query import MEASURES, Query, histogram
+from pipeline.dataset.phrase_index import Index
 from sspsam.schema import STATUSES
 
 

@@ -12,7 +12,7 @@ from pipeline.report.html import number
 from pipeline.report.numbers import Numbers
 from pipeline.report.tiles import Line, Section, Tile
 from pipeline.report.truth import Agreement
-from sspsam.labels import font_for, shortened
+from sspsam.drawing.labels import font_for, shortened
 
 _COLUMNS = 6
 _ROWS = 2  # of tiles a section

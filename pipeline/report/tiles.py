@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from pipeline.dataset.image_rows import Rows
+from pipeline.dataset.phrase_index import Index
+from pipeline.dataset.pictures import Pictures
 from pipeline.report.truth import Truth
-from pipeline.view.index import Index
-from pipeline.view.pictures import Pictures
-from pipeline.view.rows import Rows
-from sspsam.drawing import PALETTE, draw_overlay
+from sspsam.drawing.overlays import PALETTE, draw_overlay
 from sspsam.errors import DataError, SSPSAMError
-from sspsam.masks import Mask, decode_rle, encode_rle
+from sspsam.inference.masks import Mask, decode_rle, encode_rle
 from sspsam.rle import check_rle
 
 #: Longest side of a drawn image, pixels.
@@ -158,7 +158,7 @@ def _line(position: int, annotation: dict[str, Any], iou: float | None) -> Line:
     elif score is not None:
         parts.append(f"score {score:.2f}" if parts else f"{score:.2f}")
     colour = PALETTE[position % len(PALETTE)]
-    return Line(annotation["phrase"], colour, " · ".join(parts), bool(annotation["has_target"]))
+    return Line(annotation["phrase"], colour, " . ".join(parts), bool(annotation["has_target"]))
 
 
 def _drawn(

@@ -16,11 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pycocotools import mask as coco_mask
 
-from pipeline.report.config import ReportConfig
-from pipeline.rle import coco_rle
-from pipeline.view.files import open_tolerant
-from pipeline.view.index import Index
-from pipeline.view.rows import Rows
+from pipeline.dataset.annotation_files import open_tolerant
+from pipeline.dataset.image_rows import Rows
+from pipeline.dataset.phrase_index import Index
+from pipeline.dataset.segmentations import coco_rle
+from pipeline.report.report_config import ReportConfig
 from sspsam.errors import DataError
 from sspsam.rle import check_rle
 

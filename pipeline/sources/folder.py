@@ -11,9 +11,9 @@ from typing import Any, Final
 
 from fsspec import AbstractFileSystem
 
-from pipeline.sources.captions import ENDINGS, find_captions_file, read_captions
-from pipeline.sources.fetch import fetcher
-from pipeline.sources.records import (
+from pipeline.sources.captions_files import ENDINGS, find_captions_file, read_captions
+from pipeline.sources.fetch_many import fetcher
+from pipeline.sources.samples import (
     IMAGE_EXTENSIONS,
     ReadOptions,
     Sample,

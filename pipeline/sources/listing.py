@@ -17,7 +17,7 @@ from fsspec import AbstractFileSystem
 
 from pipeline.sources.folder import folder_shards
 from pipeline.sources.parquet import check_columns
-from pipeline.sources.records import FORMATS, IMAGE_EXTENSIONS, ReadOptions, Shard
+from pipeline.sources.samples import FORMATS, IMAGE_EXTENSIONS, ReadOptions, Shard
 from pipeline.sources.storage import (
     ShardError,
     describe,
@@ -28,12 +28,12 @@ from pipeline.sources.storage import (
     mend_for,
 )
 from sspsam.errors import ConfigError, DataError
-from sspsam.fetch import EXTRAS
+from sspsam.storage.local_copies import EXTRAS
 
 #: File name endings of each format of shard.
 _ENDINGS = {"tar": (".tar", ".tar.gz", ".tgz"), "parquet": (".parquet", ".parq", ".pq")}
 _LIST_ENDINGS = (".txt", ".lst", ".list", ".urls")
-#: What says that a folder is an annotation dataset (`pipeline.manifest`).
+#: What says that a folder is an annotation dataset (`pipeline.annotate.manifest`).
 _MANIFEST = "_run.json"
 _MAX_NAME = 120
 _LISTING_THREADS = 32

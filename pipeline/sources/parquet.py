@@ -11,8 +11,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.sources.fetch import Fetched, Fetcher, fetcher, resolve
-from pipeline.sources.records import (
+from pipeline.sources.fetch_many import Fetched, Fetcher, fetcher, resolve
+from pipeline.sources.samples import (
     CAPTION_NAMES,
     ReadOptions,
     Sample,

@@ -11,8 +11,8 @@ import fsspec
 from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 
-from pipeline.sources.records import Shard
-from sspsam.storage_options import options_for
+from pipeline.sources.samples import Shard
+from sspsam.storage.storage_options import options_for
 
 #: Errors of the storage that another attempt cannot mend.
 _FINAL = (

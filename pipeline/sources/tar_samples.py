@@ -10,7 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, cast
 
-from pipeline.sources.records import (
+from pipeline.sources.samples import (
     IMAGE_EXTENSIONS,
     ImageRef,
     ReadOptions,

@@ -14,10 +14,10 @@ import numpy as np
 import pyarrow as pa
 from pycocotools import mask as coco_mask
 
-from pipeline.dataset import AnnotationDataset, AnnotationFile, is_local
-from pipeline.rle import coco_rle, segmentation_problems
+from pipeline.dataset.annotation_dataset import AnnotationDataset, AnnotationFile, is_local
+from pipeline.dataset.segmentations import coco_rle, segmentation_problems
+from pipeline.dataset.vocabulary import normalise
 from pipeline.stats.faults import named_faults
-from pipeline.vocabulary import normalise
 from sspsam.errors import DataError
 from sspsam.schema import RLE_TYPE, SIGNALS
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import duckdb
 
-from pipeline.dataset import AnnotationDataset
+from pipeline.dataset.annotation_dataset import AnnotationDataset
 from sspsam.errors import DataError
 
 

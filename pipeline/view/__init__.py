@@ -11,7 +11,7 @@ server.py      the routes
 static/        the page: plain HTML, CSS and JavaScript modules
 """
 
-from pipeline.view.config import ViewConfig
 from pipeline.view.server import make_app, serve
+from pipeline.view.view_config import ViewConfig
 
 __all__ = ["ViewConfig", "make_app", "serve"]

@@ -6,8 +6,8 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any
 
-from pipeline.view.config import ViewConfig
-from pipeline.view.pictures import Pictures
+from pipeline.dataset.pictures import Pictures
+from pipeline.view.view_config import ViewConfig
 from sspsam.errors import ConfigError, EmptyPhraseError
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pipeline.view.config import ViewConfig, is_loopback
+from pipeline.view.view_config import ViewConfig, is_loopback
 
 HEADERS = {
     "Content-Security-Policy": (

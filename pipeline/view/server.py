@@ -23,19 +23,19 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from pipeline.dataset import read_reviews
-from pipeline.dataset_schema import VERDICTS
+from pipeline.dataset.annotation_dataset import read_reviews
+from pipeline.dataset.annotation_files import open_tolerant
+from pipeline.dataset.dataset_schema import VERDICTS
+from pipeline.dataset.image_query import MEASURES, Query, count_hits, find_hits, histogram
+from pipeline.dataset.image_rows import Rows, card
+from pipeline.dataset.phrase_index import Index, fold
+from pipeline.dataset.pictures import Pictures
+from pipeline.dataset.reviews import Reviews, Verdict
 from pipeline.view.attention import Attention
-from pipeline.view.config import ViewConfig
-from pipeline.view.files import open_tolerant
-from pipeline.view.index import Index, fold
-from pipeline.view.pictures import Pictures
-from pipeline.view.query import MEASURES, Query, count_hits, find_hits, histogram
-from pipeline.view.reviews import Reviews, Verdict
-from pipeline.view.rows import Rows, card
 from pipeline.view.security import Guard
+from pipeline.view.view_config import ViewConfig
+from sspsam.drawing.palette import PALETTE
 from sspsam.errors import ConfigError, DataError, SSPSAMError
-from sspsam.palette import PALETTE
 
 STATIC = Path(__file__).parent / "static"
 MAX_BODY = 2**20  # bytes of a POST

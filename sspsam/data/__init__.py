@@ -8,13 +8,13 @@ from dataclasses import replace
 from typing import Any
 
 from sspsam.data.annotations import read_annotations
-from sspsam.data.authors import read_authors
-from sspsam.data.config import DataConfig
-from sspsam.data.files import absolute, listing, parent
+from sspsam.data.authors_annotations import read_authors
+from sspsam.data.benchmark_files import absolute, listing, parent
+from sspsam.data.data_config import DataConfig
+from sspsam.data.generated_scenes import read_scenes
 from sspsam.data.phrasecut import read_phrasecut
 from sspsam.data.records import ImageRef, Record, Segmentation, group_by_image
 from sspsam.data.refer import read_grefcoco, read_refer
-from sspsam.data.scenes import read_scenes
 from sspsam.errors import ConfigError, DataError
 
 #: format -> reader. `--format` of evaluate and train takes these names.

@@ -9,11 +9,11 @@ import fsspec
 import pyarrow as pa
 import pyarrow.dataset as pads
 
-from sspsam.data.config import DataConfig
-from sspsam.data.files import exists, join, pick_splits
+from sspsam.data.benchmark_files import exists, join, pick_splits
+from sspsam.data.data_config import DataConfig
 from sspsam.data.records import ImageRef, Record, Segmentation
 from sspsam.errors import DataError
-from sspsam.storage_options import options_for
+from sspsam.storage.storage_options import options_for
 
 COLUMNS = ("key", "shard", "index", "status", "width", "height", "annotations", "image_ref")
 ALL = "all"

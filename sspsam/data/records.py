@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from pycocotools import mask as coco_mask
 
-from sspsam.data.files import read_bytes
+from sspsam.data.benchmark_files import read_bytes
 from sspsam.errors import DataError
 from sspsam.rle import check_rle
 

@@ -12,8 +12,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from sspsam.data.config import DataConfig
-from sspsam.data.files import (
+from sspsam.data.benchmark_files import (
     COCO_IMAGES,
     find_image_folder,
     join,
@@ -24,6 +23,7 @@ from sspsam.data.files import (
     require,
     stream_json,
 )
+from sspsam.data.data_config import DataConfig
 from sspsam.data.records import ImageRef, Record, Segmentation, union_box
 from sspsam.errors import DataError
 

@@ -2,8 +2,8 @@
 
 from sspsam.evaluation.bootstrap import Score, intervals
 from sspsam.evaluation.metrics import TASKS, Metric, task_metrics
+from sspsam.evaluation.score_summary import PROTOCOLS, Evaluation, markdown, summarise
 from sspsam.evaluation.scoring import Prediction, score_image
-from sspsam.evaluation.summary import PROTOCOLS, Evaluation, markdown, summarise
 from sspsam.evaluation.table import SAMPLE_SCHEMA
 
 __all__ = [

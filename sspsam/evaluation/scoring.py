@@ -12,14 +12,14 @@ import numpy as np
 import torch
 from pycocotools import mask as coco_mask
 
-from sspsam.config import SSPSAMConfig
 from sspsam.data.records import Record
 from sspsam.errors import DataError, SSPSAMError
-from sspsam.geometry import Geometry
+from sspsam.images.geometry import Geometry
+from sspsam.model_config import SSPSAMConfig
 from sspsam.schema import SIGNALS
 
 if TYPE_CHECKING:
-    from sspsam.segmenter import Mask
+    from sspsam.inference.segmenter import Mask
 
 #: A predicted box of less area (pixels of the original) counts as none on a phrase without a target.
 AUTHORS_EMPTY_BOX: Final = 10.0

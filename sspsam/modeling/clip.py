@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModel
 
-from sspsam.config import CLIPConfig
+from sspsam.model_config import CLIPConfig
 
 
 class CLIPTowers(nn.Module):

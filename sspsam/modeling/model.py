@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from sspsam.config import SSPSAMConfig
+from sspsam.language.tokenizer import Tokenizer
+from sspsam.model_config import SSPSAMConfig
 from sspsam.modeling.clip import CLIPTowers
+from sspsam.modeling.precision import full_precision, image_tower_autocast
 from sspsam.modeling.sam import SAM
 from sspsam.modeling.ssp_encoder import SemanticSpatialPrompt, SSPEncoder, TextFeatures
-from sspsam.precision import full_precision, image_tower_autocast
-from sspsam.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from sspsam.geometry import Geometry
+    from sspsam.images.geometry import Geometry
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class SSPSAM(nn.Module):
         self.sam = SAM(config.sam)
         #: Where the weights came from and their sha256; set by `from_pretrained`.
         self.source: dict[str, str] = {"name": "random", "sha256": ""}
-        #: Overrides the image towers' precision; None lets the device decide (sspsam.precision).
+        #: Overrides the image towers' precision; None lets the device decide (sspsam.modeling.precision).
         self.image_tower_dtype: torch.dtype | None = None
 
     @property
@@ -169,8 +169,8 @@ class SSPSAM(nn.Module):
         )
 
     def preprocess(self, image: Any) -> tuple[Tensor, Tensor, Geometry]:
-        """An image to both towers' inputs. See `sspsam.preprocess.preprocess`."""
-        from sspsam.preprocess import preprocess
+        """An image to both towers' inputs. See `sspsam.images.preprocess.preprocess`."""
+        from sspsam.images.preprocess import preprocess
 
         return preprocess(image, self.config)
 

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sspsam.config import SAMConfig
+from sspsam.model_config import SAMConfig
 from sspsam.modeling.segment_anything import (
     ImageEncoderViT,
     MaskDecoder,

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sspsam.config import SSPSAMConfig
+from sspsam.model_config import SSPSAMConfig
 
 
 @dataclass(frozen=True)

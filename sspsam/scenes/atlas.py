@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from sspsam.scenes.colours import recoloured
-from sspsam.scenes.vocabulary import HELD_OUT_NAMES, HELD_OUT_STYLE, RECOLOURED, RECOLOURS
+from sspsam.scenes.names import HELD_OUT_NAMES, HELD_OUT_STYLE, RECOLOURED, RECOLOURS
 
 #: What a scene may show. "train": core names in training styles. "style": the same names in the style
 #: that training never shows. "names": only things that training never shows.

@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image
 
 from sspsam.scenes.colours import colour_fractions, dominant_colour
-from sspsam.scenes.vocabulary import CORE, SUBCATEGORIES
+from sspsam.scenes.names import CORE, SUBCATEGORIES
 
 CELL = 96  # pixels a side
 COLUMNS = 40

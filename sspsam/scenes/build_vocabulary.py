@@ -21,10 +21,10 @@ from random import Random
 import numpy as np
 
 from sspsam.scenes.atlas import load_atlas
-from sspsam.scenes.phrases import scene_phrases
+from sspsam.scenes.expressions import scene_phrases
+from sspsam.scenes.names import CORE, plural
 from sspsam.scenes.render import SceneConfig, render
 from sspsam.scenes.things import things
-from sspsam.scenes.vocabulary import CORE, plural
 
 MERGES = 1000
 _SCENES = 400

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from sspsam.errors import ConfigError
 from sspsam.scenes.atlas import load_atlas
-from sspsam.scenes.captions import caption
-from sspsam.scenes.phrases import ScenePhrase, scene_phrases
+from sspsam.scenes.expressions import ScenePhrase, scene_phrases
 from sspsam.scenes.render import SceneConfig, render
+from sspsam.scenes.scene_captions import caption
 from sspsam.scenes.things import things
 
 #: Split -> (seed, sprite pool). No training run may use these seeds.

@@ -1,7 +1,7 @@
 """Outputs of the frozen image towers, computed once and kept as Parquet: epochs then run neither tower.
 
 A row is one orientation of one image. Rows are their own row groups, so that one is read by itself,
-from a local disk or by ranges from an object store. `pipeline.cache_features` writes them.
+from a local disk or by ranges from an object store. `pipeline.train.cache_features` writes them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from sspsam.errors import DataError
-from sspsam.storage_options import options_for
+from sspsam.storage.storage_options import options_for
 
 #: Folder under the cache's URL that holds the files, as <shard>/<chunk>.parquet.
 FOLDER: Final = "features"

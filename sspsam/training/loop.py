@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from sspsam.modeling.model import SSPSAM
-from sspsam.training.config import TrainConfig
 from sspsam.training.features import FeatureCache
 from sspsam.training.optimizer import decoder_is_frozen, make_optimizer, set_rates, trainable
 from sspsam.training.process import Process, Source, StageLosses
 from sspsam.training.state import TrainState, load_state, save_state, update_ema
+from sspsam.training.train_config import TrainConfig
 from sspsam.training.validate import validate
 
 _REPORT_EVERY = 20  # steps

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import nn
 
-from sspsam.training.config import PROMPT_STAGES, STAGES, VISION, TrainConfig
+from sspsam.training.train_config import PROMPT_STAGES, STAGES, VISION, TrainConfig
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:

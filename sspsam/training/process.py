@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sspsam.modeling.model import SSPSAM
-from sspsam.training.config import TrainConfig
 from sspsam.training.features import FeatureCache
 from sspsam.training.scene_batches import Batch, ScenePool
 from sspsam.training.stages import STAGE_LOSSES
+from sspsam.training.train_config import TrainConfig
 
 
 @dataclass(frozen=True)

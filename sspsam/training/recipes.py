@@ -10,12 +10,12 @@ from typing import Any, Final
 
 import torch
 
-from sspsam.config import SSPSAMConfig
+from sspsam.model_config import SSPSAMConfig
 from sspsam.modeling.model import SSPSAM
-from sspsam.training.config import TrainConfig
-from sspsam.training.data import Data, SceneData, settle
 from sspsam.training.initialise import smooth_positions
 from sspsam.training.loop import train
+from sspsam.training.train_config import TrainConfig
+from sspsam.training.training_data import Data, SceneData, settle
 
 #: The bundled model: both towers first (they share no weight, so their order does not matter), then
 #: the SSP encoder on features that are computed once a scene.

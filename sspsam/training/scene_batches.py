@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sspsam.config import SSPSAMConfig
-from sspsam.preprocess import CLIP_MEAN, CLIP_STD, SAM_MEAN, SAM_STD
+from sspsam.images.preprocess import CLIP_MEAN, CLIP_STD, SAM_MEAN, SAM_STD
+from sspsam.model_config import SSPSAMConfig
 from sspsam.scenes.atlas import load_atlas
-from sspsam.scenes.phrases import scene_phrases
+from sspsam.scenes.expressions import scene_phrases
 from sspsam.scenes.render import SceneBatch, SceneConfig, render
 from sspsam.scenes.things import things
 from sspsam.training.losses import boxes_of
@@ -140,7 +140,7 @@ class SceneSource:
 def pixels(images: Tensor, model: SSPSAMConfig) -> tuple[Tensor, Tensor]:
     """(B, 3, S, S) uint8 square pictures to both towers' inputs, on their device.
 
-    Like `sspsam.preprocess` on a square picture, but resized by torch (antialiased) and not rounded
+    Like `sspsam.images.preprocess` on a square picture, but resized by torch (antialiased) and not rounded
     to whole grey levels in between: pixels differ by less than one level of 255.
     """
     x = images.float()

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from sspsam.modeling.model import SSPSAM
 from sspsam.scenes.atlas import load_atlas
-from sspsam.training.config import TrainConfig
 from sspsam.training.features import FeatureCache
 from sspsam.training.losses import (
     box_l1_loss,
@@ -23,6 +22,7 @@ from sspsam.training.losses import (
     mask_iou,
 )
 from sspsam.training.scene_batches import Batch
+from sspsam.training.train_config import TrainConfig
 
 Losses = dict[str, Tensor]  # each already weighted; their sum is minimised
 

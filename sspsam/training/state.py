@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sspsam.errors import CheckpointError
-from sspsam.training.config import TrainConfig
+from sspsam.training.train_config import TrainConfig
 
 
 @dataclass

@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from sspsam.errors import ArchitectureError, CheckpointError
-from sspsam.fetch import fetch
 from sspsam.modeling.model import SSPSAM
+from sspsam.storage.local_copies import fetch
 
 CLIP_HOME = "CLIP in transformers' names, such as hf://openai/clip-vit-base-patch16/model.safetensors"
 SAM_HOME = (

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from sspsam.modeling.model import SSPSAM
 from sspsam.scenes.scene import SPLITS
-from sspsam.training.config import TrainConfig
 from sspsam.training.losses import generalized_iou, mask_iou, to_corners
 from sspsam.training.process import Source
 from sspsam.training.scene_batches import Batch
 from sspsam.training.stages import align, points
+from sspsam.training.train_config import TrainConfig
 
 #: Seed of validation scenes: training seeds below it never meet them.
 VALIDATION_SEED = SPLITS["validation"][0]

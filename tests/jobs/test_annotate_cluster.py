@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.jobs.services import RayHead, ray_head
-from tests.pipeline.expected import expected_rows, without_places
-from tests.pipeline.inputs import caption, picture, write_shards
+from tests.pipeline.annotate.expected import expected_rows, without_places
+from tests.pipeline.annotate.inputs import caption, picture, write_shards
 from tests.s3_server import S3Server, s3_server
 
 pytestmark = pytest.mark.timeout(1500)

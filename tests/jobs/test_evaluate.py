@@ -18,7 +18,7 @@ from pycocotools import mask as coco_mask
 from jobs.evaluate import main
 from sspsam import SSPSAM
 from sspsam.data.orientation import ignore_orientation
-from sspsam.geometry import logits_to_square
+from sspsam.images.geometry import logits_to_square
 from tests.pipeline.annotation_fixture import make_dataset
 from tests.processes import descendants, running, wait_until
 from tests.sspsam.data.benchmarks import IMAGES, MadeBenchmarks, file_name, make_benchmarks

@@ -12,11 +12,11 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from jobs.cli import main
-from pipeline.dataset import open_dataset
-from pipeline.import_coco import ImportConfig, import_coco
-from pipeline.rle import decode
+from pipeline.dataset.annotation_dataset import open_dataset
+from pipeline.dataset.segmentations import decode
+from pipeline.import_.import_coco import ImportConfig, import_coco
 from sspsam.errors import DataError
-from sspsam.image_refs import load_image
+from sspsam.images.image_refs import load_image
 from tests.pipeline.annotation_fixture import encode_rle, make_dataset
 
 

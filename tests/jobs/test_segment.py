@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from jobs import convert, segment
-from sspsam.masks import decode_rle
+from sspsam.inference.masks import decode_rle
 
 
 @pytest.fixture

@@ -13,11 +13,11 @@ from jobs.train import main
 from sspsam import SSPSAM
 from sspsam.data import DataConfig
 from sspsam.errors import DataError
-from sspsam.training.config import TrainConfig
-from sspsam.training.data import RecordData
 from sspsam.training.feature_store import FeatureStore
-from sspsam.training.records import RecordOptions
+from sspsam.training.record_batches import RecordOptions
 from sspsam.training.stages import masks
+from sspsam.training.train_config import TrainConfig
+from sspsam.training.training_data import RecordData
 from tests.pipeline.annotation_fixture import make_dataset
 from tests.sspsam.data.benchmarks import MadeBenchmarks, make_benchmarks
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.pipeline.inputs import picture, sample_members, write_tar
+from tests.pipeline.annotate.inputs import picture, sample_members, write_tar
 
 Members = list[tuple[str, bytes]]
 

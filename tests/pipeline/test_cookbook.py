@@ -11,9 +11,9 @@ import duckdb
 import pytest
 
 from pipeline.curate import CurateConfig, CurateResources, curate
-from pipeline.dataset import open_dataset
+from pipeline.dataset.annotation_dataset import open_dataset
 from tests.pipeline.annotation_fixture import MadeDataset, make_dataset
-from tests.pipeline.test_dataset import write_reviews
+from tests.pipeline.dataset.test_annotation_dataset import write_reviews
 
 TEXT = (Path(__file__).parents[2] / "docs/cookbook.md").read_text(encoding="utf-8")
 RECIPES = [(kind.strip(), sql) for kind, sql in re.findall(r"```sql(.*?)\n(.*?)```", TEXT, re.S)]

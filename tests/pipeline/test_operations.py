@@ -13,9 +13,9 @@ import pytest
 import yaml
 
 from jobs.annotate import options
-from pipeline import rows
-from pipeline.config import AnnotateConfig
-from pipeline.metrics import _instruments
+from pipeline.annotate import rows
+from pipeline.annotate.annotate_config import AnnotateConfig
+from pipeline.annotate.metrics import _instruments
 from sspsam import errors
 from sspsam.schema import ANNOTATION_SCHEMA, ANNOTATION_TYPE
 

@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.annotate.chunk_writer import Receipt, Writer, annotated_row, chunk_name
+from pipeline.annotate.receipts import verify_shard
+from pipeline.annotate.rows import annotation_row, count_rows, rows_table
+from pipeline.dataset.store import Store
 from pipeline.phrases import Phrase
-from pipeline.receipts import verify_shard
-from pipeline.rows import annotation_row, count_rows, rows_table
 from pipeline.sources import Sample
-from pipeline.store import Store
-from pipeline.write import Receipt, Writer, annotated_row, chunk_name
 from sspsam import SSPSAM
 from sspsam.errors import DataError
-from sspsam.segmenter import Segmenter
-from tests.pipeline.inputs import picture
+from sspsam.inference.segmenter import Segmenter
+from tests.pipeline.annotate.inputs import picture
 
 
 def sample(index: int, error: tuple[str, str] | None = None) -> Sample:

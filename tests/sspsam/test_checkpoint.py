@@ -20,7 +20,7 @@ from sspsam.errors import (
     ConfigError,
     UnknownModelError,
 )
-from sspsam.fetch import file_sha256
+from sspsam.storage.local_copies import file_sha256
 from tests.sspsam.modeling import parity
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from pipeline.curate import CurateConfig
-from pipeline.vocabulary import normalise, stable_hash
+from pipeline.dataset.vocabulary import normalise, stable_hash
 
 Row = dict[str, Any]
 

@@ -13,12 +13,12 @@ import pytest
 
 from pipeline.curate import CurateConfig, CurateResources, curate
 from pipeline.curate.rewrite import split_of
-from pipeline.dataset import open_dataset
+from pipeline.dataset.annotation_dataset import open_dataset
 from sspsam.errors import ConfigError, DataError
 from sspsam.schema import ANNOTATION_SCHEMA
 from tests.pipeline.annotation_fixture import MadeDataset, make_dataset
 from tests.pipeline.curate.plainly import Row, decoded, plainly
-from tests.pipeline.test_dataset import write_reviews
+from tests.pipeline.dataset.test_annotation_dataset import write_reviews
 
 ONE = CurateResources(workers=1)
 
@@ -99,7 +99,7 @@ CASES: list[tuple[CurateConfig, Callable[[Row, Row], bool]]] = [
 def test_what_stays_is_what_the_rules_say(
     made: MadeDataset, tmp_path: Path, case: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.curate.run.ROWS_A_PROCESS", 1)
+    monkeypatch.setattr("pipeline.curate.curate_run.ROWS_A_PROCESS", 1)
     config, where = CASES[case]
     resources = CurateResources(workers=2 if case == 1 else 1, rows_per_file=7)
     manifest = curate(str(made.output), str(tmp_path / "dest"), config, resources)
@@ -203,7 +203,7 @@ def test_an_interrupted_curation_is_not_taken_for_a_dataset(
     made: MadeDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dest = tmp_path / "dest"
-    monkeypatch.setattr("pipeline.curate.run._manifest", lambda *_: 1 / 0)
+    monkeypatch.setattr("pipeline.curate.curate_run._manifest", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         curate(str(made.output), str(dest), resources=ONE)
     monkeypatch.undo()

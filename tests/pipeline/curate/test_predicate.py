@@ -6,9 +6,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline.curate.batch import batch_schema
 from pipeline.curate.predicate import parse_predicate
-from pipeline.dataset_schema import CURATED_SCHEMA
+from pipeline.dataset.dataset_schema import CURATED_SCHEMA
+from pipeline.dataset.phrase_rows import batch_schema
 from sspsam.errors import ConfigError
 
 SCHEMA = batch_schema(CURATED_SCHEMA)

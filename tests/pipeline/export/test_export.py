@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipeline.curate import CurateConfig, CurateResources, curate
+from pipeline.dataset.image_bytes import safe_name
+from pipeline.dataset.vocabulary import normalise
 from pipeline.export import ExportConfig, export
-from pipeline.export.images import safe_name
-from pipeline.vocabulary import normalise
 from sspsam.errors import ConfigError, DataError
 from sspsam.schema import ANNOTATION_SCHEMA
 from tests.pipeline.annotation_fixture import MadeDataset, annotation, make_dataset

@@ -22,8 +22,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.rle import decode
-from pipeline.vocabulary import normalise
+from pipeline.dataset.segmentations import decode
+from pipeline.dataset.vocabulary import normalise
 from tests.pipeline.export.test_formats import Source, run, source
 
 __all__ = ["source"]  # the fixture

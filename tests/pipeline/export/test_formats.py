@@ -16,11 +16,11 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from pipeline.curate import CurateConfig, CurateResources, curate
-from pipeline.dataset import open_dataset
+from pipeline.dataset.annotation_dataset import open_dataset
+from pipeline.dataset.segmentations import decode
+from pipeline.dataset.vocabulary import normalise
 from pipeline.export import ExportConfig, export
 from pipeline.export.yolo import polygon
-from pipeline.rle import decode
-from pipeline.vocabulary import normalise
 from tests.pipeline.annotation_fixture import make_dataset
 
 

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.curate import CurateConfig, CurateResources, curate
-from pipeline.dataset import open_dataset
+from pipeline.dataset.annotation_dataset import open_dataset
+from pipeline.dataset.vocabulary import normalise
 from pipeline.stats import compare, summarise
-from pipeline.vocabulary import normalise
 from sspsam.errors import DataError
 from sspsam.schema import ANNOTATION_SCHEMA
 from tests.pipeline.annotation_fixture import MadeDataset, make_dataset

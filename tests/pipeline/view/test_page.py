@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from pipeline.dataset import open_dataset, read_reviews
+from pipeline.dataset.annotation_dataset import open_dataset, read_reviews
 from sspsam.schema import ANNOTATION_SCHEMA
 from tests.pipeline.annotation_fixture import HOSTILE_PHRASE, MadeDataset, make_dataset
 from tests.pipeline.view.conftest import running
@@ -223,7 +223,7 @@ def test_phone_dark_keyboard_and_screen_reader(made: MadeDataset, open_page: Ope
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
         page.get_by_label("Status").select_option("error")
         settle(page, 2)
-        expect(page.get_by_role("button", name="Filters · 1")).to_be_visible()
+        expect(page.get_by_role("button", name="Filters . 1")).to_be_visible()
         page.get_by_label("Status").select_option("")
         settle(page, 24)
 

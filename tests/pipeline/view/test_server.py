@@ -15,7 +15,7 @@ import fsspec
 import pytest
 from PIL import Image
 
-from pipeline.dataset import open_dataset, read_reviews
+from pipeline.dataset.annotation_dataset import open_dataset, read_reviews
 from pipeline.report import ReportConfig, make_report
 from pipeline.view import ViewConfig, make_app
 from sspsam.errors import ConfigError, DataError

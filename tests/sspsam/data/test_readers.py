@@ -15,7 +15,7 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from sspsam.data import DataConfig, Record, Segmentation, group_by_image, read_records
-from sspsam.data.index import image_keys, records_table, table_records
+from sspsam.data.record_index import image_keys, records_table, table_records
 from sspsam.data.refer import unpickle_plain
 from sspsam.errors import ConfigError, DataError
 from tests.pipeline.annotation_fixture import make_dataset

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from sspsam.config import SSPSAMConfig
 from sspsam.data import ImageRef, Record, Segmentation
 from sspsam.evaluation import Prediction, score_image
+from sspsam.model_config import SSPSAMConfig
 
 CONFIG = SSPSAMConfig.preset("b16-224")  # 1024 and 512, as published
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sspsam import SSPSAM, SSPSAMOutput
-from sspsam.geometry import logits_to_square
+from sspsam.images.geometry import logits_to_square
 from tests.sspsam.modeling import parity
 
 

@@ -12,10 +12,10 @@ import torch
 
 from sspsam.errors import ConfigError
 from sspsam.scenes import SPLITS, SceneConfig, load_atlas, scene, scenes
-from sspsam.scenes.phrases import KINDS, ScenePhrase, scene_phrases
+from sspsam.scenes.expressions import KINDS, ScenePhrase, scene_phrases
+from sspsam.scenes.names import CORE, HELD_OUT_NAMES, HELD_OUT_STYLE, RECOLOURED, plural
 from sspsam.scenes.render import render
 from sspsam.scenes.things import Thing, things
-from sspsam.scenes.vocabulary import CORE, HELD_OUT_NAMES, HELD_OUT_STYLE, RECOLOURED, plural
 
 _CONFIG = SceneConfig(size=64)
 

@@ -18,11 +18,11 @@ import torch
 from sspsam import SSPSAM, SSPSAMConfig
 from sspsam.errors import CheckpointError, ConfigError
 from sspsam.scenes import SceneConfig
-from sspsam.training.config import STAGES, TrainConfig
 from sspsam.training.loop import train
 from sspsam.training.optimizer import learning_rate, make_optimizer, set_rates, trainable
 from sspsam.training.scene_batches import SceneSource
 from sspsam.training.state import TrainState, save_state
+from sspsam.training.train_config import STAGES, TrainConfig
 
 _CONFIG = TrainConfig(
     steps=6,
@@ -166,7 +166,7 @@ def test_cached_features_give_the_losses_of_running_the_towers(
 _KILLED = """
 import sys, torch
 from pathlib import Path
-from sspsam.training.config import TrainConfig
+from sspsam.training.train_config import TrainConfig
 from sspsam.training.state import TrainState, save_state
 model = torch.nn.Linear(1500, 1500)
 optimizer = torch.optim.AdamW(model.parameters())

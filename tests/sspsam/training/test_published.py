@@ -13,12 +13,12 @@ import torch
 from sspsam import SSPSAM
 from sspsam.data import DataConfig, Record, read_records
 from sspsam.errors import ConfigError
-from sspsam.training.config import TrainConfig
-from sspsam.training.data import RecordData, SceneData, settle
 from sspsam.training.loop import train
 from sspsam.training.optimizer import make_optimizer, set_rates, trainable
 from sspsam.training.recipes import RECIPES
-from sspsam.training.records import RecordOptions, RecordSource
+from sspsam.training.record_batches import RecordOptions, RecordSource
+from sspsam.training.train_config import TrainConfig
+from sspsam.training.training_data import RecordData, SceneData, settle
 from tests.sspsam.data.benchmarks import make_benchmarks
 
 PUBLISHED = RECIPES["published-masks"][0]

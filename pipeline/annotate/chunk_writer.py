@@ -1,0 +1,128 @@
+"""The write stage: a chunk's rows become one Parquet file and one small receipt."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.annotate import metrics
+from pipeline.annotate.rows import count_rows
+from pipeline.dataset.store import Store
+
+ANNOTATIONS = "annotations"
+
+#: What the annotate stage hands to the write stage: one row a chunk, its table as an Arrow stream.
+ANNOTATED_SCHEMA = pa.schema(
+    [
+        ("shard", pa.string()),
+        ("chunk", pa.int64()),
+        ("last", pa.bool_()),
+        ("samples", pa.int64()),  # samples that the reader handed over
+        ("rows", pa.large_binary()),
+        ("notes", pa.string()),  # JSON of measurements
+    ]
+)
+
+_ROW_GROUP_ROWS = 4096
+
+
+def chunk_name(shard: str, chunk: int) -> str:
+    """Where a chunk's rows stand, relative to OUTPUT: a function of the input alone."""
+    return f"{ANNOTATIONS}/{shard}/{chunk:05d}.parquet"
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What became of one chunk; also stands in its file's metadata as `sspsam.chunk`.
+
+    `notes`: measurements (seconds by stage, bytes), for the summary only.
+    """
+
+    shard: str
+    chunk: int
+    last: bool
+    samples: int
+    ok: int
+    no_phrase: int
+    error: int
+    phrases: int
+    masks: int
+    kinds: dict[str, int]
+    notes: dict[str, Any] = field(default_factory=dict, compare=False)
+
+    def to_json(self, notes: bool = True) -> str:
+        values = asdict(self)
+        if not notes:
+            del values["notes"]
+        return json.dumps(values, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Receipt:
+        return cls(**json.loads(text))
+
+
+def annotated_row(shard: str, chunk: int, last: bool, table: pa.Table, notes: dict[str, Any]) -> pa.Table:
+    """One chunk's annotation rows as one Ray Data row."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table)
+    row = {
+        "shard": shard,
+        "chunk": chunk,
+        "last": last,
+        "samples": table.num_rows,
+        "rows": sink.getvalue().to_pybytes(),
+        "notes": json.dumps(notes),
+    }
+    return pa.Table.from_pylist([row], schema=ANNOTATED_SCHEMA)
+
+
+def encode_chunk(table: pa.Table, receipt: Receipt, run: str) -> bytes:
+    """The chunk's Parquet file: zstd, the explicit schema, the receipt and the run in its metadata.
+
+    Args:
+        run: JSON of the run's model, options and versions.
+    """
+    metadata = dict(table.schema.metadata or {})
+    metadata[b"sspsam.chunk"] = receipt.to_json(notes=False).encode()
+    metadata[b"sspsam.run"] = run.encode()
+    table = table.replace_schema_metadata(metadata)
+    sink = pa.BufferOutputStream()
+    with pq.ParquetWriter(sink, table.schema, compression="zstd", write_page_index=True) as writer:
+        if table.num_rows:  # a row group without rows is an error to Hugging Face `datasets`
+            writer.write_table(table, row_group_size=_ROW_GROUP_ROWS)
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
+
+
+@dataclass(frozen=True)
+class Writer:
+    """A map over annotated chunks: writes each one's file, returns its receipt as a row."""
+
+    store: Store
+    run: str
+
+    def __call__(self, annotated: pa.Table) -> pa.Table:
+        """`annotated`: one row of ANNOTATED_SCHEMA. Returns one row with the receipt's JSON."""
+        row = {name: annotated[name][0] for name in annotated.column_names}
+        started = time.perf_counter()
+        with pa.ipc.open_stream(row["rows"].as_buffer()) as stream:
+            table = stream.read_all()
+        receipt = Receipt(
+            shard=row["shard"].as_py(),
+            chunk=row["chunk"].as_py(),
+            last=row["last"].as_py(),
+            notes=json.loads(row["notes"].as_py()),
+            **count_rows(table),
+        )
+        data = encode_chunk(table, receipt, self.run)
+        self.store.put(chunk_name(receipt.shard, receipt.chunk), data)
+        seconds = time.perf_counter() - started
+        receipt.notes.update({"write_seconds": seconds, "bytes_out": len(data)})
+        metrics.count_receipt(receipt)
+        return pa.table({"receipt": [receipt.to_json()]})

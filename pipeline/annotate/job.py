@@ -1,0 +1,139 @@
+"""The annotate job: image/caption shards in, annotation rows out, every image accounted for once.
+
+`receipts` is the chain; `annotate` plans what is left to do, runs it, and says what came of it.
+"""
+
+from __future__ import annotations
+
+import functools
+import pickle
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pipeline.annotate import run_summary as summaries
+from pipeline.annotate.allocation import READ_CPUS, WRITE_CPUS, Allocation, allocate, reallocate
+from pipeline.annotate.annotate_config import AnnotateConfig
+from pipeline.annotate.chunk_writer import Writer
+from pipeline.annotate.cluster import alive_nodes, connect, may_grow, settle_context
+from pipeline.annotate.ledger import RemoteLedger, start_ledger
+from pipeline.annotate.manifest import Manifest
+from pipeline.annotate.prepare import Job, fingerprint, open_output, prepare
+from pipeline.annotate.progress import Progress
+from pipeline.annotate.receipts import plan_tasks
+from pipeline.annotate.replica import AfterChunk, Replica, SegmenterFactory
+from pipeline.annotate.rounds import Bookkeeper, run_rounds
+from pipeline.annotate.run_summary import RunSummary
+from pipeline.annotate.shard_reader import Phraser, PhraseSource, Reader, ShardReader, ShardTask, count_limits
+from pipeline.annotate.watch import Patience
+from pipeline.dataset.store import Store
+from pipeline.sources import Shard
+
+if TYPE_CHECKING:
+    import ray.data
+
+
+def receipts(
+    tasks: Sequence[ShardTask],
+    job: Job,
+    run: Manifest,
+    store: Store,
+    ledger: RemoteLedger,
+    take: Allocation,
+) -> ray.data.Dataset:
+    """The chain. Rows: a shard's task -> chunks -> chunks with phrases -> annotated -> receipts."""
+    import ray
+
+    config = job.config
+    each: dict[str, Any] = {"batch_size": 1, "batch_format": "pyarrow", "zero_copy_batch": True}
+    reading: dict[str, Any] = {
+        "num_cpus": READ_CPUS,
+        "compute": ray.data.TaskPoolStrategy(min(take.read_tasks, len(tasks))),
+    } | each
+    model: dict[str, Any] = {
+        "num_cpus": take.cpus,
+        "num_gpus": take.gpus or None,
+        "memory": take.memory_bytes,
+    } | each
+    read = ShardReader(job.reader, config.output.chunk_size, config.source.sample, ledger)
+    replica: dict[str, Any] = {
+        "segmenter_factory": job.segmenter_for(take, run.model["sha256"]),
+        "phrase_source": job.phrase_source,
+        "ledger": ledger,
+        "embed_images": config.output.embed_images,
+        "image_timeout_seconds": config.compute.image_timeout,
+        "after_chunk": job.after_chunk,
+        "replicas": take.replicas[1],
+    }
+    rows = [{"task": pickle.dumps(task)} for task in tasks]
+    chain = (
+        ray.data.from_items(rows, override_num_blocks=len(rows))
+        .map_batches(read, **reading)
+        .map_batches(Phraser(job.phrase_source, ledger), **reading)
+        .map_batches(Replica, fn_constructor_kwargs=replica, compute=take.actor_pool(), **model)
+        .map_batches(Writer(store, run.run_metadata()), num_cpus=WRITE_CPUS, **each)
+    )
+    return settle_context(chain, config.compute.stall_timeout)
+
+
+def annotate(
+    config: AnnotateConfig,
+    *,
+    shards: Sequence[Shard] | None = None,
+    reader: Reader | None = None,
+    phrase_source: PhraseSource | None = None,
+    segmenter_factory: SegmenterFactory | None = None,
+    after_chunk: AfterChunk | None = None,
+    say: Callable[[str], None] = print,
+) -> RunSummary:
+    """Annotate everything that `config` names and that OUTPUT does not hold yet.
+
+    Args:
+        shards, reader: what is read and how, instead of `config.source`; `reader(shard, chunk_size,
+            skip=numbers)` yields chunks.
+        phrase_source: phrases of each of a list of samples, instead of `config.phrases`.
+        segmenter_factory: makes a replica's Segmenter, instead of `config.model`.
+        after_chunk: runs in the replica as `after_chunk(chunk, phrases, results)` when a chunk is
+            computed, before its file is written; it may run again after a fault. A sample with an
+            error, or one that was set aside because it kills, has None for a result.
+
+    Returns:
+        The summary; its `exit_code` is 0 only if every image is accounted for.
+
+    Raises:
+        ConfigError: the options cannot work, do not fit the cluster, or are not those of OUTPUT.
+        DataError: the input cannot be listed or OUTPUT not be written.
+        CheckpointError: the model cannot be used.
+    """
+    import ray
+
+    started = time.monotonic()
+    job = prepare(config, shards, reader, phrase_source, segmenter_factory, after_chunk)
+    store = Store(config.output.output, config.source.storage_options)
+    run, found = open_output(store, job, fingerprint(job))
+    limits = count_limits(job.shards, job.reader, config.output.chunk_size, config.source)
+    wanted = [shard for shard in job.shards if limits is None or shard.name in limits]
+    plan = functools.partial(plan_tasks, store, wanted, limits=limits)
+    if all(shard.name in found.ended for shard in wanted):
+        book = Bookkeeper(store, found, started)
+    else:
+        local = connect()
+        try:
+            take = allocate(config.compute, alive_nodes, may_grow(), say)
+            say(f"{len(wanted):,} shards, {len(found.ended):,} of them done; {take.describe()}")
+            ledger = start_ledger()
+            with Progress(wanted, set(found.ended)) as progress:
+                book = Bookkeeper(store, found, started, progress)
+
+                def chain(tasks: Sequence[ShardTask]) -> ray.data.Dataset:
+                    now = reallocate(take, config.compute, alive_nodes, may_grow(), book.say)
+                    return receipts(tasks, job, run, store, ledger, now)
+
+                patience = Patience(config.compute.stall_timeout, alive_nodes)
+                run_rounds(book, plan, chain, ledger, patience)
+        finally:
+            if local:
+                ray.shutdown()
+    result = book.conclude(config.output.output, wanted)
+    store.put(summaries.NAME, result.to_json())
+    return result

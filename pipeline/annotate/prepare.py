@@ -1,0 +1,119 @@
+"""Before Ray starts: the stages of a run, and whether OUTPUT may be gone on with."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.annotate import manifest as manifests
+from pipeline.annotate import run_summary as summaries
+from pipeline.annotate.allocation import Allocation
+from pipeline.annotate.annotate_config import AnnotateConfig
+from pipeline.annotate.chunk_writer import ANNOTATIONS
+from pipeline.annotate.manifest import Manifest
+from pipeline.annotate.receipts import SHARDS, Survey, survey
+from pipeline.annotate.replica import AfterChunk, LoadSegmenter, SegmenterFactory
+from pipeline.annotate.shard_reader import PhraseSource, Reader
+from pipeline.dataset.store import Store
+from pipeline.phrases import phrase_source as find_phrase_source
+from pipeline.sources import ReadOptions, Shard, list_shards, read_chunks
+from sspsam.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Job:
+    """The stages of a run, ready to travel to the cluster."""
+
+    config: AnnotateConfig
+    shards: Sequence[Shard]
+    reader: Reader
+    phrase_source: PhraseSource
+    segmenter_factory: SegmenterFactory
+    after_chunk: AfterChunk | None = None
+
+    def segmenter_for(self, take: Allocation, sha256: str | None = None) -> SegmenterFactory:
+        """The factory as replicas get it: with their device and threads, and the file's checksum."""
+        if not isinstance(self.segmenter_factory, LoadSegmenter):
+            return self.segmenter_factory
+        model = self.config.model
+        known = None if model.model.startswith("random:") else sha256
+        device = model.device or ("cuda" if take.gpus else "cpu")
+        if device.startswith("cuda") and not take.gpus:
+            raise ConfigError(
+                "--device cuda, but a replica gets no GPU: the cluster has none, or --gpus-per-replica is 0"
+            )
+        vocabulary = len(getattr(self.phrase_source, "words", ()))
+        return dataclasses.replace(
+            self.segmenter_factory,
+            device=device,
+            sha256=known,
+            threads=take.threads,
+            vocabulary=vocabulary,
+        )
+
+
+def prepare(
+    config: AnnotateConfig,
+    shards: Sequence[Shard] | None = None,
+    reader: Reader | None = None,
+    phrase_source: PhraseSource | None = None,
+    segmenter_factory: SegmenterFactory | None = None,
+    after_chunk: AfterChunk | None = None,
+) -> Job:
+    """List the input and make the stages; what cannot work is found here, before Ray starts."""
+    source = config.source
+    options: dict[str, Any] = {
+        "image_column": source.image_column,
+        "caption_column": source.caption_column,
+        "storage_options": source.storage_options,
+    }
+    phrases = phrase_source or find_phrase_source(config.phrases.phrases, config.phrases.max_phrases)
+    if reader is None:
+        reader = functools.partial(
+            read_chunks, options=ReadOptions(**options, columns=getattr(phrases, "columns", ()))
+        )
+    if shards is None:
+        kind = None if source.format == "auto" else source.format
+        shards = list_shards(source.input, format=kind, captions=source.captions, **options)
+    if not shards:
+        raise ConfigError(f"INPUT {source.input} holds no shards")
+    factory = segmenter_factory or LoadSegmenter(
+        config.model.model, config.model.device, max_pixels=source.max_pixels
+    )
+    return Job(config, shards, reader, phrases, factory, after_chunk)
+
+
+def fingerprint(job: Job) -> str:
+    """The model's sha256, or what stands for it when a caller brought its own Segmenter."""
+    if isinstance(job.segmenter_factory, LoadSegmenter):
+        from sspsam.checkpoint import fingerprint as of_model
+
+        return of_model(job.config.model.model)
+    return f"factory {getattr(job.segmenter_factory, '__qualname__', type(job.segmenter_factory))}"
+
+
+def open_output(store: Store, job: Job, sha256: str) -> tuple[Manifest, Survey]:
+    """Check that OUTPUT is ours to go on with, and write its manifest.
+
+    Raises:
+        ConfigError: it holds something else, or was made with other options.
+    """
+    output = job.config.output
+    now = Manifest.of(job.config, job.shards, sha256)
+    if output.overwrite:
+        ours = (f"{ANNOTATIONS}/", f"{SHARDS}/", manifests.NAME, summaries.NAME)
+        store.delete(name for name in store.listing() if name.startswith(ours))
+    data = store.get(manifests.NAME)
+    if data is not None:
+        now = Manifest.from_json(data, store.path(manifests.NAME)).resumed_by(now)
+    found = survey(store, job.shards)
+    if data is None and (found.begun or found.ended):
+        raise ConfigError(
+            f"OUTPUT {output.output} holds annotations but no {manifests.NAME} that says of what: "
+            "choose another OUTPUT, or --overwrite"
+        )
+    store.put(manifests.NAME, now.to_json())
+    return now, found.without(store, output.retry_errors) if output.retry_errors else found

@@ -1,0 +1,325 @@
+"""Model replicas: `Annotator` for anybody's `ds.map_batches`, `Replica` for the annotate job."""
+
+from __future__ import annotations
+
+import dataclasses
+import faulthandler
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from pipeline.annotate import chunks
+from pipeline.annotate.chunk_writer import annotated_row
+from pipeline.annotate.ledger import MAX_FRUITLESS_STARTS, LedgerClient
+from pipeline.annotate.rows import (
+    KILLED_WORKER,
+    PHRASE_SOURCE,
+    Reason,
+    annotation_row,
+    annotation_struct,
+    clip,
+    reason_of,
+    rows_table,
+)
+from pipeline.annotate.shard_reader import PhraseSource, worker
+from pipeline.phrases import Phrase
+from pipeline.sources import Chunk, Sample
+from sspsam.errors import SSPSAMError
+from sspsam.schema import ANNOTATION_TYPE, ERROR_TYPE
+
+if TYPE_CHECKING:
+    from sspsam.inference.segmenter import ImageResult, Segmenter
+
+_STDERR = 2  # the file number: Ray replaces sys.stderr's text layer, crashes write below it
+
+SegmenterFactory = Callable[[], "Segmenter"]
+#: (chunk, its phrases, the result of each image or None where the model was not run) -> nothing.
+AfterChunk = Callable[[Chunk, list[list[Phrase]], "list[ImageResult | None]"], None]
+
+
+@dataclass(frozen=True)
+class LoadSegmenter:
+    """Loads the model from where it is stored; travels to the replicas in place of its weights.
+
+    `sha256`: what the weights file must have; `threads`: torch's, on a CPU; `vocabulary`: phrases asked of
+    every image, whose text features are all kept; `square_masks`, `max_pixels`: as of SegmenterConfig;
+    `home`: the folder that a relative `model` is of where the replica's own folder, a submitted job's copy
+    say, has none.
+    """
+
+    model: str
+    device: str | None = None
+    sha256: str | None = None
+    threads: int | None = None
+    vocabulary: int = 0
+    square_masks: bool = False
+    home: str = dataclasses.field(default_factory=os.getcwd)
+    max_pixels: int | None = None
+
+    def __call__(self) -> Segmenter:
+        import torch
+
+        from sspsam import SSPSAM
+        from sspsam.inference.segmenter import Segmenter, SegmenterConfig
+
+        if self.threads:
+            torch.set_num_threads(self.threads)
+        at_home = Path(self.home) / self.model
+        model = str(at_home) if at_home.exists() and not Path(self.model).exists() else self.model
+        loaded = SSPSAM.from_pretrained(model, device=self.device, sha256=self.sha256)
+        usual = SegmenterConfig()
+        kept = max(usual.cached_phrases, self.vocabulary)
+        return Segmenter(
+            loaded,
+            dataclasses.replace(
+                usual,
+                cached_phrases=kept,
+                square_masks=self.square_masks,
+                max_pixels=self.max_pixels or usual.max_pixels,
+            ),
+        )
+
+
+class Annotator:
+    """Draws masks for batches of images; hand the class to Ray Data, each actor loads one model::
+
+        ds.map_batches(
+            pipeline.Annotator,
+            fn_constructor_kwargs={"model": "tiny"},
+            compute=ray.data.ActorPoolStrategy(size=4),
+            batch_size=16,
+            num_gpus=1,
+            batch_format="pyarrow",
+        )
+
+    Args:
+        model: as `SSPSAM.from_pretrained` takes it.
+        device: cpu, cuda or mps; None takes the best there is.
+        image_column: encoded bytes, or the Hugging Face struct<bytes, path>.
+        phrase_column: lists of phrases, or one phrase an image.
+        segmenter_factory: makes the Segmenter instead of `model` and `device`.
+    """
+
+    def __init__(
+        self,
+        model: str = "tiny",
+        *,
+        device: str | None = None,
+        image_column: str = "image",
+        phrase_column: str = "phrases",
+        segmenter_factory: SegmenterFactory | None = None,
+    ) -> None:
+        self._segmenter = (segmenter_factory or LoadSegmenter(model, device))()
+        self._image_column = image_column
+        self._phrase_column = phrase_column
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """The batch with columns `width`, `height`, `annotations` and `error` added (see the schema).
+
+        An image that cannot be used has an `error` and no annotations; the others are unaffected.
+        """
+        phrases = [
+            [Phrase(text, None, None) for text in ([given] if isinstance(given, str) else given or [])]
+            for given in batch[self._phrase_column].to_pylist()
+        ]
+        images = [
+            image["bytes"] if isinstance(image, dict) else image
+            for image in batch[self._image_column].to_pylist()
+        ]
+        results = segment_images(self._segmenter, images, phrases)
+        structs: list[list[dict[str, Any]]] = []
+        errors: list[dict[str, str] | None] = []
+        for asked, outcome in zip(phrases, results, strict=True):
+            reason = outcome if isinstance(outcome, tuple) else _error_of(outcome)
+            errors.append({"kind": reason[0], "message": clip(reason[1])} if reason else None)
+            masks = [] if reason or isinstance(outcome, tuple) else outcome.masks
+            structs.append([annotation_struct(p, m) for p, m in zip(asked, masks, strict=False)])
+        columns = {
+            "width": pa.array([getattr(r, "width", None) for r in results], pa.int32()),
+            "height": pa.array([getattr(r, "height", None) for r in results], pa.int32()),
+            "annotations": pa.array(structs, pa.list_(ANNOTATION_TYPE)),
+            "error": pa.array(errors, ERROR_TYPE),
+        }
+        for name, values in columns.items():
+            batch = batch.append_column(name, values)
+        return batch
+
+
+def _error_of(result: ImageResult) -> Reason | None:
+    return None if result.error is None else reason_of(result.error)
+
+
+class Replica:
+    """The annotate stage: one model, chunk rows in, annotated rows out.
+
+    Tells the ledger which samples it is about to compute, so that whoever comes back after a death
+    knows where it happened (`pipeline.annotate.ledger`).
+
+    Args:
+        phrase_source: for chunks whose phrases could not be found all at once.
+        embed_images: keep the encoded images in the rows.
+        image_timeout_seconds: a run of n samples that takes longer than n times this ends the
+            process, and counts as a death.
+        after_chunk: called when a chunk is computed, before it is written.
+        replicas: how many there may be, which all start before the first finishes anything.
+    """
+
+    def __init__(
+        self,
+        segmenter_factory: SegmenterFactory,
+        phrase_source: PhraseSource,
+        ledger: LedgerClient,
+        embed_images: bool = False,
+        image_timeout_seconds: float = 120.0,
+        after_chunk: AfterChunk | None = None,
+        replicas: int = 1,
+    ) -> None:
+        if ledger.started(worker()) >= MAX_FRUITLESS_STARTS + replicas:
+            raise RuntimeError(
+                f"replicas died {MAX_FRUITLESS_STARTS} times in a row before finishing anything: see "
+                "their logs; often the model does not fit into memory (fewer --replicas a node)"
+            )
+        self._segmenter = segmenter_factory()
+        self._phrase_source = phrase_source
+        self._ledger = ledger
+        self._embed_images = embed_images
+        self._image_timeout = image_timeout_seconds
+        self._after_chunk = after_chunk
+        self._free_since = time.perf_counter()
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """`table`: one row of CHUNK_SCHEMA. Returns one row of ANNOTATED_SCHEMA."""
+        started = time.perf_counter()
+        chunk, phrases, notes = chunks.from_table(table)
+        notes["idle_seconds"] = started - self._free_since
+        timings = dict(self._segmenter.timings)
+        phrases, results, reasons = self._annotate(chunk, phrases)
+        if self._after_chunk is not None:
+            self._after_chunk(chunk, phrases, results)
+        encoding = time.perf_counter()
+        rows = rows_table(
+            annotation_row(sample, chunk.shard.name, asked, result, reason, self._embed_images)
+            for sample, asked, result, reason in zip(chunk.samples, phrases, results, reasons, strict=True)
+        )
+        self._free_since = time.perf_counter()
+        spent = {name: self._segmenter.timings[name] - timings.get(name, 0.0) for name in TIMED}
+        notes |= _stage_notes(spent)
+        notes["encode_seconds"] = notes.get("encode_seconds", 0.0) + self._free_since - encoding
+        notes["busy_seconds"] = self._free_since - started
+        return annotated_row(chunk.shard.name, chunk.index, chunk.last, rows, notes)
+
+    def _annotate(
+        self, chunk: Chunk, phrases: list[list[Phrase]] | None
+    ) -> tuple[list[list[Phrase]], list[ImageResult | None], list[Reason | None]]:
+        """Phrases, result and reason of each sample, span by span as the ledger says."""
+        count = len(chunk.samples)
+        asked: list[list[Phrase]] = phrases or [[] for _ in range(count)]
+        results: list[ImageResult | None] = [None] * count
+        reasons: list[Reason | None] = [sample.error for sample in chunk.samples]
+        key = f"annotate {chunk.shard.name} {chunk.index}"
+        plan = self._ledger.begin(key, count, worker())
+        for position in plan.quarantine:
+            reasons[position] = (
+                KILLED_WORKER,
+                "annotating this image by itself ended its process twice (crash, out of memory, or "
+                f"more than {self._image_timeout:g} s)",
+            )
+        for number, (low, high) in enumerate(plan.run):
+            if number:
+                self._ledger.advance(key, (low, high))
+            faulthandler.dump_traceback_later(self._image_timeout * (high - low), exit=True, file=_STDERR)
+            try:
+                span = range(low, high)
+                if phrases is None:
+                    self._ask(chunk.samples, span, asked, reasons)
+                self._segment(chunk.samples, span, asked, results, reasons)
+            finally:
+                faulthandler.cancel_dump_traceback_later()
+        self._ledger.end(key)
+        return asked, results, reasons
+
+    def _ask(
+        self,
+        samples: Sequence[Sample],
+        span: range,
+        asked: list[list[Phrase]],
+        reasons: list[Reason | None],
+    ) -> None:
+        """Find the phrases of a span, one sample at a time: together they failed before."""
+        for position in span:
+            if reasons[position] is None:
+                try:
+                    (asked[position],) = self._phrase_source([samples[position]])
+                except Exception as error:  # a user's source may raise anything
+                    kind, message = reason_of(error)
+                    ours = isinstance(error, SSPSAMError)
+                    reasons[position] = (kind if ours else PHRASE_SOURCE, message)
+
+    def _segment(
+        self,
+        samples: Sequence[Sample],
+        span: range,
+        asked: list[list[Phrase]],
+        results: list[ImageResult | None],
+        reasons: list[Reason | None],
+    ) -> None:
+        """Run the model on the samples of a span that nothing is wrong with."""
+        positions = [position for position in span if reasons[position] is None]
+        images = [samples[position].image or b"" for position in positions]
+        outcomes = segment_images(self._segmenter, images, [asked[p] for p in positions])
+        for position, outcome in zip(positions, outcomes, strict=True):
+            if isinstance(outcome, tuple):
+                reasons[position] = outcome
+            else:
+                results[position] = outcome
+
+
+#: Names in `Segmenter.timings` (seconds since it was made, and counts of batch slots).
+TIMED = ("decode", "image", "phrase", "rle", "images", "image_slots", "phrases", "phrase_slots")
+
+
+def segment_images(
+    segmenter: Segmenter, images: Sequence[Any], phrases: Sequence[Sequence[Phrase]]
+) -> list[ImageResult | Reason]:
+    """`segmenter.segment_images`; an error of the whole call is pinned to the images that cause it."""
+    if not images:
+        return []
+    texts = [[phrase.text for phrase in asked] for asked in phrases]
+    try:
+        return list(segmenter.segment_images(images, texts))
+    except Exception as error:
+        if _device_is_lost(error):
+            # No later call in this process can succeed; a new one may. The ledger counts it.
+            print(f"the GPU's context is lost: {error}", file=sys.stderr, flush=True)
+            os._exit(70)
+        if len(images) == 1:
+            return [reason_of(error)]
+        return [
+            segment_images(segmenter, [image], [asked])[0]
+            for image, asked in zip(images, phrases, strict=True)
+        ]
+
+
+def _device_is_lost(error: BaseException) -> bool:
+    text = str(error)
+    lost = "CUDA error" in text or "device-side assert" in text
+    return lost and not isinstance(error, SSPSAMError) and "out of memory" not in text
+
+
+def _stage_notes(spent: dict[str, float]) -> dict[str, float]:
+    """A chunk's timings as receipt notes: seconds by stage, occupancy of the model's batches."""
+    notes = {
+        "decode_seconds": spent["decode"],
+        "model_seconds": spent["image"] + spent["phrase"],
+        "encode_seconds": spent["rle"],
+    }
+    for batch in ("image", "phrase"):
+        if slots := spent[f"{batch}_slots"]:
+            notes[f"{batch}_occupancy"] = spent[f"{batch}s"] / slots
+    return notes

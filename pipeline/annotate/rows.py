@@ -1,0 +1,139 @@
+"""Annotation rows: what one image's row holds, whatever became of the image."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from pipeline.phrases import Phrase
+from pipeline.sources import Sample
+from sspsam.errors import SSPSAMError
+from sspsam.schema import ANNOTATION_SCHEMA
+
+if TYPE_CHECKING:
+    from sspsam.inference.segmenter import ImageResult, Mask
+
+#: (kind, message): why a sample has no masks.
+Reason = tuple[str, str]
+
+#: Kinds that this package adds to those of `sspsam.errors` and of the readers.
+KILLED_WORKER = "killed_worker"
+PHRASE_SOURCE = "phrase_source"
+UNEXPECTED = "unexpected"
+EMPTY_CAPTION = "empty_caption"
+NO_PHRASE_FOUND = "no_phrase_found"
+
+_MESSAGE_CHARACTERS = 500
+
+
+def annotation_struct(phrase: Phrase, mask: Mask) -> dict[str, Any]:
+    """One element of `annotations`: the phrase, where it stands in the caption, and its mask."""
+    return {
+        "phrase": phrase.text,
+        "start": phrase.start,
+        "end": phrase.end,
+        "has_target": mask.has_target,
+        "segmentation": mask.rle,
+        "bbox": mask.bbox,
+        "predicted_box": mask.predicted_box,
+        "area": mask.area,
+        "target_pixels": mask.target_pixels,
+        "score": mask.score,
+        "predicted_iou": mask.predicted_iou,
+        "stability": mask.stability,
+        "box_agreement": mask.box_agreement,
+        "clip_score": mask.clip_score,
+        "truncated": mask.truncated,
+    }
+
+
+def annotation_row(
+    sample: Sample,
+    shard: str,
+    phrases: Sequence[Phrase],
+    result: ImageResult | None,
+    reason: Reason | None,
+    embed_image: bool,
+) -> dict[str, Any]:
+    """The row of one sample.
+
+    Args:
+        result: what the Segmenter made of the image; None if it was not run on it.
+        reason: why it was not; None takes the result's own error, if any.
+    """
+    if result is not None and result.error is not None:
+        reason = (result.error.kind, str(result.error))
+    row: dict[str, Any] = {
+        "key": sample.key,
+        "shard": shard,
+        "index": sample.index,
+        "status": "error" if reason else ("ok" if phrases else "no_phrase"),
+        "width": result.width if result else None,
+        "height": result.height if result else None,
+        "caption": sample.caption,
+        "phash": result.phash if result else None,
+        "annotations": [],
+        "image_ref": sample.ref,
+        "image": {"bytes": sample.image, "path": sample.key} if embed_image else None,
+    }
+    if reason is None and result is not None and phrases:
+        pairs = zip(phrases, result.masks, strict=True)
+        row["annotations"] = [annotation_struct(phrase, mask) for phrase, mask in pairs]
+    if reason is None and not phrases:
+        reason = _why_no_phrase(sample)
+    row["error"] = {"kind": reason[0], "message": clip(reason[1])} if reason else None
+    return row
+
+
+def rows_table(rows: Iterable[dict[str, Any]]) -> pa.Table:
+    """The rows under the explicit schema, so that a file without annotations has it too."""
+    return pa.Table.from_pylist(list(rows), schema=ANNOTATION_SCHEMA)
+
+
+def count_rows(table: pa.Table) -> dict[str, Any]:
+    """What a table of annotation rows holds, counted from it.
+
+    Returns:
+        `samples`, `ok`, `no_phrase`, `error`, `phrases`, `masks` (with a target), and `kinds`, the
+        number of error rows by kind.
+    """
+    statuses = Counter(table["status"].to_pylist())
+    kinds: Counter[str] = Counter()
+    if statuses["error"]:
+        errors = zip(table["status"].to_pylist(), table["error"].to_pylist(), strict=True)
+        kinds.update(error["kind"] for status, error in errors if status == "error")
+    flags = table["annotations"].combine_chunks().flatten().field("has_target")
+    return {
+        "samples": table.num_rows,
+        "ok": statuses["ok"],
+        "no_phrase": statuses["no_phrase"],
+        "error": statuses["error"],
+        "phrases": len(flags),
+        "masks": sum(flag is True for flag in flags.to_pylist()),
+        "kinds": dict(sorted(kinds.items())),
+    }
+
+
+def reason_of(error: BaseException) -> Reason:
+    """The reason that an exception gives a row: its own kind if it is ours."""
+    if isinstance(error, SSPSAMError):
+        return error.kind, str(error)
+    return UNEXPECTED, f"{type(error).__name__}: {error}"
+
+
+def clip(text: str) -> str:
+    """A message on one line, cut to a length that suits a row."""
+    line = " ".join(text.split())
+    return line if len(line) <= _MESSAGE_CHARACTERS else line[: _MESSAGE_CHARACTERS - 3] + "..."
+
+
+def _why_no_phrase(sample: Sample) -> Reason:
+    if sample.caption is None or not sample.caption.strip():
+        return EMPTY_CAPTION, "the image has no caption, or an empty one, and no phrase from elsewhere"
+    return NO_PHRASE_FOUND, (
+        "nothing to ask for: the caption names no thing in English (--phrases whole asks for all of it), "
+        "or the column or function that --phrases names gave no phrase"
+    )

@@ -1,0 +1,166 @@
+"""What a run came to: counts that must add up, speed, what bounded it, and the exit code."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from rich.console import Console, Group
+from rich.table import Table
+
+from pipeline.annotate.metrics import STAGES
+from pipeline.annotate.receipts import COUNTS, ShardReceipt
+
+NAME = "_stats.json"
+
+#: Below this share of a replica's time spent waiting for chunks, the input does not bound the run.
+_IDLE_SHARE = 0.15
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """A run's result. Counts cover the whole dataset; rates and seconds this run alone.
+
+    Args:
+        shards, ended: shards of the input, and those whose every image is accounted for.
+        samples: images read; = ok + no_phrase + error.
+        kinds: error rows by kind.
+        computed: images that this run computed.
+        seconds: from start to end; start_seconds of it went by before the first chunk was ready.
+        steady_images, steady_seconds: images after the first chunk, and from that chunk to the last.
+        stage_seconds: summed over the processes of each stage.
+        occupancy: filled share of the model's batches: `image`, `phrase`.
+        deaths: processes that died while they worked.
+        verdict: one sentence on what bounds the run.
+        problems: why shards are unaccounted for; empty when none is.
+    """
+
+    output: str
+    shards: int
+    ended: int
+    samples: int
+    ok: int
+    no_phrase: int
+    error: int
+    phrases: int
+    masks: int
+    kinds: dict[str, int]
+    computed: int
+    seconds: float
+    start_seconds: float
+    steady_images: int = 0
+    steady_seconds: float = 0.0
+    stage_seconds: dict[str, float] = field(default_factory=dict)
+    occupancy: dict[str, float] = field(default_factory=dict)
+    deaths: int = 0
+    verdict: str = ""
+    problems: tuple[str, ...] = ()
+
+    @property
+    def images_per_second(self) -> float:
+        """Images a second in the steady state; of the whole run if it had a single chunk."""
+        if self.steady_images and self.steady_seconds > 0:
+            return self.steady_images / self.steady_seconds
+        return self.computed / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def complete(self) -> bool:
+        """Whether every image of every shard is accounted for, each once."""
+        adds_up = self.ok + self.no_phrase + self.error == self.samples
+        return adds_up and self.ended == self.shards and not self.problems
+
+    @property
+    def exit_code(self) -> int:
+        """0 if complete, else 1."""
+        return 0 if self.complete else 1
+
+    def to_json(self) -> bytes:
+        values = asdict(self)
+        values |= {"images_per_second": self.images_per_second, "complete": self.complete}
+        return json.dumps(values, indent=1, sort_keys=True).encode()
+
+    def render(self) -> Group:
+        """The table that ends a run, for a rich console."""
+        table = Table(title=self.output, show_header=False, title_justify="left")
+        table.add_column(style="bold")
+        table.add_column(justify="right")
+        table.add_row("shards", f"{self.ended:,} of {self.shards:,}")
+        table.add_row("images", f"{self.samples:,}")
+        table.add_row("  ok", f"{self.ok:,}")
+        table.add_row("  no phrase", f"{self.no_phrase:,}")
+        table.add_row("  error", f"{self.error:,}")
+        for kind, count in sorted(self.kinds.items(), key=lambda item: -item[1]):
+            table.add_row(f"    {kind}", f"{count:,}")
+        table.add_row("phrases", f"{self.phrases:,}")
+        table.add_row("masks", f"{self.masks:,}")
+        table.add_row("computed now", f"{self.computed:,} images in {duration(self.seconds)}")
+        if self.computed:
+            table.add_row("speed", f"{self.images_per_second:,.2f} images/s")
+            table.add_row("start-up", duration(self.start_seconds))
+        if self.deaths:
+            table.add_row("processes lost", f"{self.deaths:,}")
+        accounted = "every image is accounted for" if self.complete else "INCOMPLETE"
+        lines = [*([self.verdict] if self.verdict else []), *self.problems, accounted]
+        return Group(table, *lines)
+
+    def print(self, console: Console | None = None) -> None:
+        (console or Console(highlight=False)).print(self.render(), markup=False)
+
+
+def totals(receipts: Iterable[ShardReceipt]) -> dict[str, Any]:
+    """Counts over shards, as `RunSummary` names them."""
+    total: Counter[str] = Counter()
+    kinds: Counter[str] = Counter()
+    for receipt in receipts:
+        for name in COUNTS:
+            total[name] += getattr(receipt, name)
+        kinds.update(receipt.kinds())
+    return {**{name: total[name] for name in COUNTS}, "kinds": dict(kinds)}
+
+
+def stage_seconds(notes: Iterable[dict[str, Any]]) -> dict[str, float]:
+    """Seconds by stage, summed over chunks."""
+    total = dict.fromkeys((*STAGES, "busy"), 0.0)
+    for note in notes:
+        for stage in total:
+            total[stage] += float(note.get(f"{stage}_seconds", 0.0))
+    return total
+
+
+def verdict(seconds: dict[str, float]) -> str:
+    """One sentence: what the replicas' time went into, and what to change about it.
+
+    Args:
+        seconds: as `stage_seconds` returns them; `idle` is a replica waiting for its next chunk,
+            `decode` the model waiting for images inside a chunk.
+    """
+    idle, decode, model = seconds["idle"], seconds["decode"], seconds["model"]
+    whole = idle + seconds["busy"]
+    if whole <= 0:
+        return ""
+    share = f"(replicas: model {model / whole:.0%}, decoding {decode / whole:.0%}, idle {idle / whole:.0%})"
+    if idle / whole > _IDLE_SHARE and idle >= decode:
+        parts = {name: seconds[name] for name in ("read", "phrases", "write")}
+        slowest = max(parts, key=lambda name: parts[name])
+        cause = {
+            "read": "Reading bounds the run: put the cluster near the bucket, or add CPU nodes",
+            "phrases": "Finding phrases bounds the run: add CPU nodes",
+            "write": "Writing bounds the run: add CPU nodes, or use a larger --chunk-size",
+        }[slowest]
+        return f"{cause} {share}."
+    if decode / whole > _IDLE_SHARE:
+        return f"Decoding images bounds the run: raise --cpus-per-replica {share}."
+    return f"The model bounds the run: more or faster replicas make it faster {share}."
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people read them: 42 s, 3 min 05 s, 2 h 10 min."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"

@@ -1,0 +1,201 @@
+"""The read stage: shards become chunks, and chunks get their phrases. Runs in Ray tasks."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import time
+from collections.abc import Callable, Container, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.annotate import chunks
+from pipeline.annotate.annotate_config import InputConfig
+from pipeline.annotate.ledger import LedgerClient
+from pipeline.annotate.rows import KILLED_WORKER
+from pipeline.phrases import Phrase
+from pipeline.sources import Chunk, Sample, Shard
+
+#: shard, chunk size, skip= -> chunks; `pipeline.sources.read_chunks` with its options bound.
+Reader = Callable[..., Iterator[Chunk]]
+PhraseSource = Callable[[list[Sample]], list[list[Phrase]]]
+
+#: With --sample, so many chunks' worth of samples are read for one chunk's worth of rows at most.
+_MAX_READ_AHEAD = 16
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """What is left to do of a shard.
+
+    Args:
+        done: chunks that need not be computed.
+        chunks: how many the shard has; None if its end is not known yet.
+        limit: rows to take from the shard, None for all.
+    """
+
+    shard: Shard
+    done: frozenset[int] = frozenset()
+    chunks: int | None = None
+    limit: int | None = None
+
+    def last_needed(self) -> int | None:
+        """The last chunk that is missing, None if that is not known."""
+        if self.chunks is None:
+            return None
+        return max(set(range(self.chunks)) - self.done, default=-1)
+
+
+def keeps(key: str, fraction: float) -> bool:
+    """Whether the sample of this key is in the --sample: the same keys in every run."""
+    digest = hashlib.blake2b(key.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") < fraction * 2**64
+
+
+def select_chunks(task: ShardTask, reader: Reader, chunk_size: int, fraction: float) -> Iterator[Chunk]:
+    """The chunks of a task that are to be annotated, after --sample and --limit.
+
+    A chunk keeps its number whatever is skipped, and `last` marks the end of what is wanted.
+    """
+    read_size = min(round(chunk_size / fraction), chunk_size * _MAX_READ_AHEAD)
+    # A limit counts rows of earlier chunks, so these are read even if they are done.
+    skip: Container[int] = task.done if task.limit is None else ()
+    taken, needed = 0, task.last_needed()
+    for chunk in reader(task.shard, read_size, skip=skip):
+        kept = [s for s in chunk.samples if fraction >= 1 or keeps(s.key, fraction)]
+        last = chunk.last
+        if task.limit is not None:
+            kept = kept[: task.limit - taken]
+            taken += len(kept)
+            last = last or taken >= task.limit
+        if chunk.index not in task.done:
+            yield replace(chunk, samples=kept, last=last)
+        if last or (needed is not None and chunk.index >= needed):
+            return
+
+
+def count_limits(
+    shards: Sequence[Shard], reader: Reader, chunk_size: int, source: InputConfig
+) -> dict[str, int] | None:
+    """Rows to take from each shard under --limit, in input order; None without a limit.
+
+    Reads the shards as far as the limit goes, because tars do not say how many samples they hold.
+    """
+    if source.limit is None:
+        return None
+    limits: dict[str, int] = {}
+    left = source.limit
+    for shard in shards:
+        if left <= 0:
+            break
+        task = ShardTask(shard, limit=left)
+        found = select_chunks(task, reader, chunk_size, source.sample)
+        limits[shard.name] = sum(len(chunk.samples) for chunk in found)
+        left -= limits[shard.name]
+    return limits
+
+
+@dataclass(frozen=True)
+class ShardReader:
+    """A map over shard tasks that yields one row a chunk, as soon as it is read.
+
+    A shard whose next chunk has killed its reader twice ends there, with a row that says so.
+    """
+
+    reader: Reader
+    chunk_size: int
+    fraction: float
+    ledger: LedgerClient
+
+    def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
+        for pickled in batch["task"].to_pylist():
+            yield from self._read(pickle.loads(pickled))
+
+    def _read(self, task: ShardTask) -> Iterator[pa.Table]:
+        found = select_chunks(task, self.reader, self.chunk_size, self.fraction)
+        for step in range(2**62):
+            key = f"read {task.shard.name} after {step} chunks"
+            if not self.ledger.begin(key, 1, worker()).run:
+                number = self._next_number(task, step)
+                yield chunks.to_table(self._unreadable(task.shard, number))
+                self.ledger.end(key)
+                return
+            started = time.perf_counter()
+            chunk = next(found, None)
+            self.ledger.end(key)
+            if chunk is None:
+                return
+            size = sum(len(sample.image or b"") for sample in chunk.samples)
+            notes = {"read_seconds": time.perf_counter() - started, "bytes_in": size}
+            yield chunks.to_table(chunk, notes=notes)
+
+    @staticmethod
+    def _next_number(task: ShardTask, step: int) -> int:
+        """The number of the chunk that follows the first `step` chunks that are not done."""
+        number = 0
+        while True:
+            if number not in task.done:
+                if step == 0:
+                    return number
+                step -= 1
+            number += 1
+
+    def _unreadable(self, shard: Shard, number: int) -> Chunk:
+        index = number * self.chunk_size
+        message = f"reading {shard.url} from sample {index} on killed its process twice"
+        sample = Sample(
+            key=f"{shard.name}/{index}",
+            index=index,
+            image=None,
+            caption=None,
+            columns={},
+            ref={"url": shard.url, "member": None, "offset": None, "length": None},
+            error=(KILLED_WORKER, message),
+        )
+        return Chunk(shard=shard, index=number, samples=[sample], last=True)
+
+
+@dataclass(frozen=True)
+class Phraser:
+    """A map over chunks that adds their phrases.
+
+    A chunk whose captions have killed this process twice goes on without: the annotate stage, which
+    can take a chunk apart, finds the caption that does it.
+    """
+
+    source: PhraseSource
+    ledger: LedgerClient
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        chunk, _, notes = chunks.from_table(table)
+        key = f"phrases {chunk.shard.name} {chunk.index}"
+        phrases = None
+        started = time.perf_counter()
+        if self.ledger.begin(key, 1, worker()).run:
+            phrases = find_phrases(self.source, chunk.samples)
+        self.ledger.end(key)
+        notes["phrases_seconds"] = time.perf_counter() - started
+        return chunks.to_table(chunk, phrases, notes)
+
+
+def find_phrases(source: PhraseSource, samples: list[Sample]) -> list[list[Phrase]] | None:
+    """The phrases of each sample; None if the source fails on them together."""
+    usable = [sample for sample in samples if sample.error is None]
+    try:
+        found = iter(source(usable) if usable else [])
+        phrases = [next(found) if sample.error is None else [] for sample in samples]
+        return phrases if next(found, None) is None else None
+    except Exception:  # a user's source may raise anything; the annotate stage says which sample
+        return None
+
+
+def worker() -> str:
+    """This process, as people find it in Ray's dashboard: node and process id."""
+    import ray
+
+    context: Any = ray.get_runtime_context() if ray.is_initialized() else None
+    node = context.get_node_id()[:8] if context else "local"
+    return f"node {node} pid {os.getpid()}"

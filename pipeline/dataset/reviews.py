@@ -1,0 +1,190 @@
+"""Verdicts of people: read into the table `verdicts`, written as new files, never into annotations.
+
+OUTPUT/reviews/<UTC time>-<random>.parquet holds what one request brought. Files are never changed,
+so writers need no lock, and the newest verdict on a (shard, key, phrase) wins. The verdict `none`
+takes an earlier one back.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.dataset.annotation_dataset import AnnotationDataset, is_local, read_reviews
+from pipeline.dataset.dataset_schema import REVIEW_SCHEMA, VERDICTS
+from pipeline.dataset.phrase_index import Index
+from sspsam.errors import DataError
+
+MAX_NOTE = 2000
+MAX_AT_ONCE = 1000
+
+#: phrase_id of a verdict on the whole image.
+WHOLE_IMAGE = -1
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One person's word on an image, or on one phrase of it (`phrase` None: the image)."""
+
+    shard: str
+    key: str
+    phrase: str | None
+    verdict: str  # accept, reject, flag; none takes an earlier one back
+    note: str | None = None
+
+    @classmethod
+    def parse(cls, given: Any) -> Verdict:
+        """From JSON. Raises DataError that names the field."""
+        if not isinstance(given, Mapping):
+            raise DataError("each verdict must be an object")
+        for name in ("shard", "key", "verdict"):
+            if not isinstance(given.get(name), str):
+                raise DataError(f"verdict.{name} must be a string")
+        for name in ("phrase", "note"):
+            if not isinstance(given.get(name), str | None):
+                raise DataError(f"verdict.{name} must be a string or null")
+        if given["verdict"] not in (*VERDICTS, "none"):
+            raise DataError(f"verdict.verdict must be one of {', '.join(VERDICTS)}, none")
+        note = given.get("note") or None
+        if note and len(note) > MAX_NOTE:
+            raise DataError(f"verdict.note has more than {MAX_NOTE} characters")
+        return cls(given["shard"], given["key"], given.get("phrase"), given["verdict"], note)
+
+
+class Reviews:
+    """The verdicts of one dataset, in the index's table `verdicts`.
+
+    verdicts(image_id, phrase_id, verdict, note, reviewed_at): the newest of each image and phrase,
+    those taken back left out; phrase_id is WHOLE_IMAGE for the image itself.
+    """
+
+    def __init__(self, index: Index) -> None:
+        self._index = index
+        self._writing = threading.Lock()
+        self._last = datetime.min.replace(tzinfo=timezone.utc)
+        index.query(
+            "create or replace table verdicts (image_id bigint, phrase_id integer, "
+            "verdict varchar, note varchar, reviewed_at timestamptz)"
+        )
+
+    def load(self) -> None:
+        """Read all files again. Raises DataError naming a file that is not one of verdicts."""
+        with self._writing:
+            self._apply(read_reviews(self._index.dataset), replace=True)
+
+    def write(self, verdicts: Iterable[Verdict]) -> str:
+        """Store verdicts as one new file; they count at once. Returns the file's path.
+
+        Raises DataError if an image or phrase is not in the dataset; then nothing is written.
+        """
+        given = list(verdicts)
+        if not 0 < len(given) <= MAX_AT_ONCE:
+            raise DataError(f"send 1 to {MAX_AT_ONCE} verdicts at once, not {len(given)}")
+        for verdict in given:
+            self._check(verdict)
+        with self._writing:
+            # Strictly rising, so that of two verdicts in one microsecond the later one wins.
+            now = max(datetime.now(timezone.utc), self._last + timedelta(microseconds=1))
+            times = [now + timedelta(microseconds=count) for count in range(len(given))]
+            self._last = times[-1]
+            rows = [
+                {**vars(verdict), "reviewed_at": time} for verdict, time in zip(given, times, strict=True)
+            ]
+            table = pa.Table.from_pylist(rows, schema=REVIEW_SCHEMA)
+            path = write_new(self._index.dataset, table)
+            self._apply(table, replace=False)
+        return path
+
+    def of_images(self, images: list[int]) -> dict[int, dict[str | None, dict[str, Any]]]:
+        """{image id: {phrase or None: {"verdict", "note", "reviewed_at" (ISO)}}}."""
+        found: dict[int, dict[str | None, dict[str, Any]]] = {}
+        if not images:
+            return found
+        rows = self._index.query(
+            "select image_id, phrase, verdict, note, reviewed_at::varchar from verdicts "
+            f"left join phrases using (phrase_id) where image_id in ({','.join(map(str, images))})"
+        )
+        for image, phrase, verdict, note, at in rows:
+            entry = {"verdict": verdict, "note": note, "reviewed_at": at}
+            found.setdefault(image, {})[phrase] = entry
+        return found
+
+    def counts(self) -> dict[str, int]:
+        """{verdict: images and masks that have it}."""
+        rows = self._index.query("select verdict, count(*) from verdicts group by 1")
+        return {str(verdict): int(count) for verdict, count in rows}
+
+    def _check(self, verdict: Verdict) -> None:
+        where = f"{verdict.key!r} of shard {verdict.shard!r}"
+        images = self._index.query(
+            'select id from images where shard = ? and "key" = ?', [verdict.shard, verdict.key]
+        )
+        if not images:
+            raise DataError(f"no image {where} in this dataset")
+        if verdict.phrase is not None and not self._index.query(
+            "select 1 from masks join phrases using (phrase_id) where phrase = ? "
+            f"and image_id in ({','.join(str(image) for (image,) in images)}) limit 1",
+            [verdict.phrase],
+        ):
+            raise DataError(f"no phrase {verdict.phrase!r} at image {where}")
+
+    def _apply(self, table: pa.Table, *, replace: bool) -> None:
+        """Merge verdicts, oldest first, into the table `verdicts`."""
+        with self._index.cursor() as cursor:
+            cursor.register("given", table.sort_by("reviewed_at"))
+            cursor.execute("begin")
+            cursor.execute(
+                f"""create or replace temp table latest as
+                select i.id as image_id, coalesce(p.phrase_id, {WHOLE_IMAGE}) as phrase_id,
+                       arg_max(struct_pack(v := verdict, n := note), reviewed_at) as final,
+                       max(reviewed_at) as reviewed_at
+                from given g join images i on i.shard = g.shard and i."key" = g."key"
+                left join phrases p on p.phrase = g.phrase
+                where g.phrase is null or p.phrase_id is not null
+                group by 1, 2"""
+            )
+            if replace:
+                cursor.execute("delete from verdicts")
+            cursor.execute(
+                "delete from verdicts where (image_id, phrase_id) in "
+                "(select (image_id, phrase_id) from latest)"
+            )
+            cursor.execute(
+                "insert into verdicts select image_id, phrase_id, final.v, final.n, reviewed_at "
+                "from latest where list_contains(?, final.v)",
+                [list(VERDICTS)],
+            )
+            cursor.execute("commit")
+
+
+def write_new(dataset: AnnotationDataset, table: pa.Table) -> str:
+    """Write `table` as a new file of `reviews/`, whole or not at all. Returns its path.
+
+    Local: a hidden file, flushed to disk, then renamed. Elsewhere: one PUT.
+    """
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    folder = f"{dataset.root}/reviews"
+    name = f"{datetime.now(timezone.utc):%Y%m%dT%H%M%S%f}-{uuid.uuid4().hex[:12]}.parquet"
+    path = f"{folder}/{name}"
+    if not is_local(dataset.fs):
+        dataset.fs.pipe_file(path, buffer.getvalue())
+        return path
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    hidden = Path(folder, f".{name}.tmp")
+    with hidden.open("wb") as file:
+        file.write(buffer.getvalue())
+        file.flush()
+        os.fsync(file.fileno())
+    hidden.rename(path)
+    return path

@@ -1,0 +1,1 @@
+"""Ground truth of other formats as annotation datasets."""

@@ -1,0 +1,301 @@
+"""Ground truth in COCO's instances format as an annotation dataset.
+
+Neither the file nor its masks are held: both passes stream the JSON, and the instances are brought together
+by image in a DuckDB that spills to disk.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import duckdb
+import fsspec
+import pyarrow as pa
+from pycocotools import mask as coco_mask
+
+from pipeline.dataset.destination import Destination
+from pipeline.dataset.image_bytes import safe_name
+from pipeline.dataset.segmentations import segmentation_problem
+from sspsam.errors import ConfigError, DataError
+from sspsam.schema import ANNOTATION_SCHEMA
+
+MANIFEST = "_import.json"
+
+_ROWS_A_FILE = 1000
+
+_SPOOL = pa.schema([("place", pa.int64()), ("phrase", pa.string()), ("counts", pa.string())])
+
+
+@dataclass(frozen=True)
+class ImportConfig:
+    """What becomes a phrase, and where the images are."""
+
+    #: Folder or URL that `file_name` is relative to; None if the file names are URLs or `coco_url` is there.
+    images: str | None = None
+    #: Field of an annotation that is its phrase; where it is missing, the category's name.
+    phrase_field: str = "phrase"
+    #: "merge": one phrase of an image is one mask, as a referring expression means it. "separate".
+    instances: str = "merge"
+
+    def __post_init__(self) -> None:
+        if self.instances not in ("merge", "separate"):
+            raise ConfigError(f"--instances {self.instances!r}: merge or separate")
+
+
+def import_coco(
+    source: str,
+    destination: str,
+    config: ImportConfig | None = None,
+    *,
+    overwrite: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Write `source` (instances JSON) as an annotation dataset to `destination`; return its `_import.json`.
+
+    Rows are in the file's order; `key` and `shard` are the image's own where it has them (`sspsam export`
+    writes them), else the file name without its ending and the JSON file's name. Polygons and both kinds of
+    RLE are read; instances that cannot be (no such image, a polygon of two points) are left out, counted and
+    listed in `_skipped.jsonl`. Quality signals are null. Raises ConfigError or DataError naming the file.
+    """
+    config = config or ImportConfig()
+    options = dict(storage_options or {})
+    started = time.monotonic()
+    names = {one.get("id"): str(one.get("name") or "") for one in _items(source, "categories", options)}
+    images = _images(source, config, options)
+    output = Destination(str(destination), MANIFEST, options)
+    output.begin(overwrite=overwrite, sources=[])
+    counts: Counter[str] = Counter(images=len(images))
+    with tempfile.TemporaryDirectory(prefix="import-") as scratch:
+        with duckdb.connect(f"{scratch}/instances.duckdb") as spool:
+            skipped = Path(scratch) / "skipped.jsonl"
+            _spool(spool, _instances(source, config, options, names, images, skipped, counts))
+            _write(output, spool, list(images.values()), config, counts)
+        if skipped.exists():
+            output.put_file("_skipped.jsonl", skipped)
+    manifest = {
+        "version": 1,
+        "source": str(source),
+        "format": "coco",
+        **{name: counts[name] for name in ("images", "instances", "instances_skipped", "phrases")},
+        "seconds": round(time.monotonic() - started, 3),
+    }
+    output.finish(manifest)
+    return {"complete": True, **manifest}
+
+
+def _items(source: str, name: str, options: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The items of one top-level list, without holding the rest."""
+    import ijson
+
+    found = False
+    try:
+        with fsspec.open(source, "rb", compression="infer", **options) as stream:
+            for item in ijson.items(stream, f"{name}.item", use_float=True):
+                if not isinstance(item, dict):
+                    raise DataError(f"{source}: {item!r:.80} in {name!r} is not as COCO has it")
+                found = True
+                yield item
+    except (OSError, ijson.JSONError) as error:
+        raise DataError(f"{source}: cannot be read as JSON ({error})") from error
+    if not found and name == "images":
+        raise DataError(f"{source}: no list 'images' with anything in it; is it COCO's instances format?")
+
+
+def _images(source: str, config: ImportConfig, options: Mapping[str, Any]) -> dict[Any, dict[str, Any]]:
+    """Rows without annotations by image id, grouped by shard, else in the file's order."""
+    rows: dict[Any, dict[str, Any]] = {}
+    keys: set[tuple[str, str]] = set()
+    default = PurePosixPath(source).name.partition(".")[0]
+    for one in _items(source, "images", options):
+        try:
+            name, width, height = str(one["file_name"]), int(one["width"]), int(one["height"])
+            number = one["id"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(
+                f"{source}: image {one!r:.80} needs id, file_name, width and height ({error})"
+            ) from error
+        key = str(one.get("key") or PurePosixPath(name).with_suffix(""))
+        shard = str(one.get("shard") or default)
+        if (shard, key) in keys:
+            key = name
+        if (shard, key) in keys or number in rows:
+            raise DataError(f"{source}: image id {number!r} ({name}) stands there twice")
+        keys.add((shard, key))
+        rows[number] = {
+            "key": key,
+            "shard": shard,
+            "width": width,
+            "height": height,
+            "caption": one.get("caption"),
+            "image_ref": _reference(one, name, config, source),
+        }
+    ordered = sorted(rows.items(), key=lambda pair: pair[1]["shard"])
+    starts: Counter[str] = Counter()
+    for place, (_, row) in enumerate(ordered):
+        row["place"], row["index"] = place, starts[row["shard"]]
+        starts[row["shard"]] += 1
+    return dict(ordered)
+
+
+def _reference(one: Mapping[str, Any], name: str, config: ImportConfig, source: str) -> dict[str, Any]:
+    if "://" in name:
+        return {"url": name, "member": None}
+    if config.images is not None:
+        return {"url": str(config.images).rstrip("/"), "member": name}
+    if one.get("coco_url"):
+        return {"url": str(one["coco_url"]), "member": None}
+    raise ConfigError(f"--images: give the folder that the file names of {source} ({name}) are relative to")
+
+
+def _instances(
+    source: str,
+    config: ImportConfig,
+    options: Mapping[str, Any],
+    names: Mapping[Any, str],
+    images: Mapping[Any, Mapping[str, Any]],
+    skipped: Path,
+    counts: Counter[str],
+) -> Iterator[dict[str, Any]]:
+    """place of the image, phrase and RLE counts of each instance that can be read."""
+    for one in _items(source, "annotations", options):
+        counts["instances"] += 1
+        image = images.get(one.get("image_id"))
+        phrase = one.get(config.phrase_field) or names.get(one.get("category_id"))
+        try:
+            if image is None:
+                raise ValueError(f"no image has the id {one.get('image_id')!r}")
+            if not phrase:
+                raise ValueError(
+                    f"neither {config.phrase_field!r} nor a category of id {one.get('category_id')!r}"
+                )
+            rle = read_segmentation(one.get("segmentation"), image["height"], image["width"])
+        except (ValueError, TypeError) as error:
+            counts["instances_skipped"] += 1
+            with skipped.open("a", encoding="utf-8") as lines:
+                lines.write(f"{json.dumps({'annotation': one.get('id'), 'reason': str(error)})}\n")
+            continue
+        yield {"place": image["place"], "phrase": str(phrase), "counts": rle}
+
+
+def read_segmentation(value: Any, height: int, width: int) -> str:
+    """Compressed RLE `counts` of a COCO segmentation: polygons, or RLE of either kind.
+
+    Raises ValueError that says what is wrong.
+    """
+    if isinstance(value, list):
+        if not value or any(not isinstance(part, list) or len(part) < 6 or len(part) % 2 for part in value):
+            raise ValueError("its polygons need x y pairs of three points at least")
+        if not all(isinstance(side, int | float) for part in value for side in part):
+            raise ValueError("its polygons are not of numbers")
+        rle = coco_mask.merge(coco_mask.frPyObjects(value, height, width))
+    elif isinstance(value, dict) and isinstance(value.get("counts"), list):
+        runs = value["counts"]
+        if not runs or not all(isinstance(run, int) for run in runs):
+            raise ValueError("its RLE is not of whole numbers")
+        if list(value.get("size", [])) != [height, width] or sum(runs) != height * width or min(runs) < 0:
+            raise ValueError(
+                f"its RLE of {sum(runs)} pixels does not fit {height} x {width} (height x width)"
+            )
+        rle = coco_mask.frPyObjects({"size": [height, width], "counts": runs}, height, width)
+    elif isinstance(value, dict) and isinstance(value.get("counts"), str):
+        problem = segmentation_problem(value, height, width)
+        if problem is not None:
+            raise ValueError(problem)
+        return str(value["counts"])
+    else:
+        raise ValueError("it has no segmentation")
+    return str(rle["counts"].decode("ascii"))
+
+
+def _spool(spool: duckdb.DuckDBPyConnection, instances: Iterable[dict[str, Any]]) -> None:
+    spool.execute("CREATE TABLE instances (place BIGINT, phrase VARCHAR, counts VARCHAR, number BIGINT)")
+    rows: list[dict[str, Any]] = []
+    number = 0
+
+    def flush() -> None:
+        spool.register("batch", pa.Table.from_pylist(rows, _SPOOL))
+        spool.execute(f"INSERT INTO instances SELECT *, {number} + row_number() OVER () FROM batch")
+        spool.unregister("batch")
+        rows.clear()
+
+    for one in instances:
+        rows.append(one)
+        if len(rows) == 4096:
+            flush()
+            number += 4096
+    if rows:
+        flush()
+
+
+def _write(
+    output: Destination,
+    spool: duckdb.DuckDBPyConnection,
+    images: list[dict[str, Any]],
+    config: ImportConfig,
+    counts: Counter[str],
+) -> None:
+    reader = spool.execute("SELECT place, phrase, counts FROM instances ORDER BY place, number")
+    found = groupby(_fetched(reader), key=lambda row: row[0])
+    place, instances = next(found, (None, iter(())))
+    for shard, of_shard in groupby(images, key=lambda row: row["shard"]):
+        rows: list[dict[str, Any]] = []
+        files = 0
+        for image in of_shard:
+            annotations = []
+            if image["place"] == place:
+                annotations = list(_annotations(image, list(instances), config))
+                place, instances = next(found, (None, iter(())))
+            counts["phrases"] += len(annotations)
+            rows.append({**image, "status": "ok" if annotations else "no_phrase", "annotations": annotations})
+            if len(rows) == _ROWS_A_FILE:
+                _write_file(output, shard, files, rows)
+                files, rows = files + 1, []
+        if rows:
+            _write_file(output, shard, files, rows)
+
+
+def _fetched(reader: duckdb.DuckDBPyConnection) -> Iterator[tuple[int, str, str]]:
+    while batch := reader.fetchmany(4096):
+        yield from batch
+
+
+def _annotations(
+    image: Mapping[str, Any], instances: list[tuple[int, str, str]], config: ImportConfig
+) -> Iterator[dict[str, Any]]:
+    """The phrases of one image in the order of their first instance."""
+    size = [image["height"], image["width"]]
+    groups: dict[Any, list[dict[str, Any]]] = {}
+    for number, (_, phrase, counts) in enumerate(instances):
+        name = phrase if config.instances == "merge" else (phrase, number)
+        groups.setdefault(name, []).append({"size": size, "counts": counts.encode("ascii")})
+    for name, rles in groups.items():
+        phrase = name if isinstance(name, str) else name[0]
+        rle = rles[0] if len(rles) == 1 else coco_mask.merge(rles)
+        area = int(coco_mask.area(rle))
+        caption = image["caption"]
+        start = caption.find(phrase) if caption else -1
+        yield {
+            "phrase": phrase,
+            "start": start if start >= 0 else None,
+            "end": start + len(phrase) if start >= 0 else None,
+            "has_target": area > 0,
+            "segmentation": {"size": size, "counts": rle["counts"].decode("ascii")},
+            "bbox": coco_mask.toBbox(rle).tolist() if area else [0.0] * 4,
+            "area": area,
+            "truncated": False,
+        }
+
+
+def _write_file(output: Destination, shard: str, number: int, rows: list[dict[str, Any]]) -> None:
+    table = pa.Table.from_pylist(
+        [{name: row.get(name) for name in ANNOTATION_SCHEMA.names} for row in rows], ANNOTATION_SCHEMA
+    )
+    output.write_table(f"annotations/{safe_name(shard)}/{number:05d}.parquet", table)

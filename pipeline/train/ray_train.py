@@ -1,0 +1,294 @@
+"""Training by several processes through Ray Train: DistributedDataParallel, lost workers replaced.
+
+A stage is one Ray Train run. When a worker dies, Ray starts all of them again, and they go on from the
+last checkpoint that reached the storage; the order of the data is a function of the step, so nothing is
+shown twice or left out.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import fsspec
+from torch import nn
+
+from pipeline.annotate.cluster import connect, total_resources
+from sspsam.errors import ConfigError, DataError
+from sspsam.storage.storage_options import options_for
+from sspsam.training.loop import train
+from sspsam.training.process import Process
+from sspsam.training.recipes import start_model
+from sspsam.training.train_config import TrainConfig
+from sspsam.training.training_data import Data, settle
+
+if TYPE_CHECKING:
+    import ray.train
+
+    from sspsam.modeling.model import SSPSAM
+
+_CHECKPOINT = "checkpoint.pt"
+_FINISHED = "finished"
+
+
+@dataclass(frozen=True)
+class WorkerConfig:
+    """Which processes train."""
+
+    workers: int = 2  # processes
+    gpus_per_worker: float | None = None  # GPUs; None: 1 if the cluster has any, else 0
+    cpus_per_worker: float = 1.0  # cores
+    max_failures: int = 100  # lost workers after which the run gives up
+    threads: int | None = None  # of torch, on a CPU; None: cpus_per_worker
+
+    def __post_init__(self) -> None:
+        if self.workers < 1:
+            raise ConfigError(f"--workers must be at least 1, not {self.workers}")
+        if self.cpus_per_worker <= 0:
+            raise ConfigError(f"--cpus-per-worker must be positive, not {self.cpus_per_worker}")
+        if self.max_failures < 0:
+            raise ConfigError(f"--max-failures must not be negative, not {self.max_failures}")
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """What a worker needs to know of its stage."""
+
+    config: TrainConfig
+    data: Data
+    preset: str
+    source: str | None
+    threads: int
+    #: fsspec's, where `source` is an earlier stage's model under OUTPUT; None anywhere else.
+    source_options: dict[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Storage:
+    """Where a run's stages go: a folder or URL that every node reaches."""
+
+    root: str
+    options: dict[str, Any]
+
+    @property
+    def place(self) -> tuple[Any, str]:
+        """fsspec's file system, and the root in it."""
+        fs, base = fsspec.core.url_to_fs(self.root, **options_for(self.root, self.options))
+        return fs, base.rstrip("/")
+
+    def for_ray(self) -> dict[str, Any]:
+        """As arguments of Ray Train's RunConfig."""
+        if "://" not in self.root:
+            return {"storage_path": self.root}
+        from pyarrow.fs import FSSpecHandler, PyFileSystem
+
+        fs, base = self.place
+        return {"storage_path": base, "storage_filesystem": PyFileSystem(FSSpecHandler(fs))}
+
+
+def train_stages(
+    stages: tuple[TrainConfig, ...],
+    output: str,
+    *,
+    data: Data,
+    workers: WorkerConfig,
+    preset: str = "tiny",
+    source: str | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    say: Callable[[str], None] = print,
+) -> dict[str, float]:
+    """Train the stages one after another; goes on where an earlier run of the same command stopped.
+
+    Args:
+        output: folder or URL that every node reaches. Gets `<number>-<stage>/` with Ray Train's
+            checkpoints and `model/`, and the last stage's model as `model/`.
+        source: model to start from, as `from_pretrained` takes it on every node.
+        storage_options: fsspec's, for `output`.
+
+    Returns:
+        The last validation's measures.
+
+    Raises:
+        ConfigError: the workers do not fit the cluster.
+        DataError: training failed more often than `max_failures`; says how.
+    """
+    import ray
+
+    local = connect()
+    try:
+        use_gpu, resources = _resources(workers)
+        root = output if "://" in output else str(Path(output).absolute())
+        storage = Storage(root, dict(storage_options or {}))
+        fs, base = storage.place
+        source_options = None
+        if source and Path(source).exists():
+            source = str(Path(source).absolute())  # workers may run in another folder
+        measures: dict[str, float] = {}
+        for number, config in enumerate(stages, start=1):
+            name = f"{number}-{config.stage}"
+            model = f"{root}/{name}/model"
+            if not fs.exists(f"{base}/{name}/{_FINISHED}"):
+                threads = workers.threads or max(1, int(workers.cpus_per_worker))
+                spec = StageSpec(config, data, preset, source, threads, source_options)
+                say(f"{name}: {workers.workers} workers, {'GPU' if use_gpu else 'CPU'}")
+                result = _fit(spec, name, storage, workers, use_gpu, resources)
+                measures = dict(result.metrics or {})
+                _keep_model(result, fs, f"{base}/{name}")
+            source, source_options = model, storage.options
+        fs.copy(f"{base}/{name}/model/", f"{base}/model/", recursive=True)
+        return measures
+    finally:
+        if local:
+            ray.shutdown()
+
+
+def train_worker(settings: dict[str, Any]) -> None:
+    """What each process runs: the plain loop, told about the others."""
+    import ray.train
+    import ray.train.torch
+    import torch
+
+    spec: StageSpec = settings["spec"]
+    context = ray.train.get_context()
+    rank, world = context.get_world_rank(), context.get_world_size()
+    device = ray.train.torch.get_device()
+    if device.type == "cpu":
+        torch.set_num_threads(spec.threads)
+    model = _start(spec, str(device))
+    training, validation = spec.data.sources(spec.config, model.config, rank, world)
+    config = settle(spec.config, training, validation)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        process = Process(
+            rank=rank,
+            world=world,
+            wrap=_distributed(device),
+            restore=lambda: _restored(folder),
+            report=_report,
+        )
+        measures = train(
+            model,
+            config,
+            training,
+            validation,
+            folder,
+            process=process,
+            say=(lambda line: print(line, flush=True)) if rank == 0 else _silent,
+        )
+        final = ray.train.Checkpoint.from_directory(folder) if rank == 0 else None
+        ray.train.report({"step": config.steps, **measures}, checkpoint=final)
+
+
+def _start(spec: StageSpec, device: str) -> SSPSAM:
+    """The model that a worker starts from."""
+    if not spec.source or not spec.source_options:
+        return start_model(spec.config, spec.preset, spec.source, device)
+    fs, path = Storage(spec.source, spec.source_options).place
+    with tempfile.TemporaryDirectory() as folder:
+        fs.get(f"{path}/", f"{folder}/", recursive=True)
+        return start_model(spec.config, spec.preset, folder, device)
+
+
+def _distributed(device: Any) -> Callable[[nn.Module], nn.Module]:
+    def wrap(module: nn.Module) -> nn.Module:
+        # Some tokens of SAM's decoder draw masks that nobody asked for: they get no gradient.
+        return nn.parallel.DistributedDataParallel(
+            module,
+            device_ids=[device] if device.type == "cuda" else None,
+            find_unused_parameters=True,
+        )
+
+    return wrap
+
+
+def _restored(folder: Path) -> Path | None:
+    """The last checkpoint that reached the storage, copied here."""
+    import ray.train
+
+    checkpoint = ray.train.get_checkpoint()
+    if checkpoint is None:
+        return None
+    with checkpoint.as_directory() as stored:
+        return Path(shutil.copy(Path(stored) / _CHECKPOINT, folder / f"restored-{_CHECKPOINT}"))
+
+
+def _report(step: int, measures: dict[str, float], path: Path | None) -> None:
+    """Hand a checkpoint to Ray Train; every worker comes here at the same step."""
+    import ray.train
+
+    if path is None:
+        ray.train.report({"step": step, **measures})
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copy(path, Path(folder) / _CHECKPOINT)
+        ray.train.report({"step": step, **measures}, checkpoint=ray.train.Checkpoint.from_directory(folder))
+
+
+def _fit(
+    spec: StageSpec,
+    name: str,
+    storage: Storage,
+    workers: WorkerConfig,
+    use_gpu: bool,
+    resources: dict[str, float],
+) -> ray.train.Result:
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    trainer = TorchTrainer(
+        train_worker,
+        train_loop_config={"spec": spec},
+        scaling_config=ScalingConfig(
+            num_workers=workers.workers, use_gpu=use_gpu, resources_per_worker=resources
+        ),
+        run_config=RunConfig(
+            name=name,
+            **storage.for_ray(),
+            failure_config=FailureConfig(max_failures=workers.max_failures),
+            checkpoint_config=CheckpointConfig(num_to_keep=2),
+        ),
+    )
+    try:
+        result = trainer.fit()
+    except Exception as error:  # Ray wraps whatever the workers raised
+        raise DataError(f"stage {name}: training ended: {error}") from error
+    if result.error is not None or result.checkpoint is None:
+        raise DataError(f"stage {name}: training ended: {result.error}")
+    return result
+
+
+def _keep_model(result: ray.train.Result, fs: Any, folder: str) -> None:
+    """The finished model out of the last checkpoint, to where every stage has its own."""
+    assert result.checkpoint is not None
+    with result.checkpoint.as_directory() as stored:
+        fs.put(f"{stored}/model/", f"{folder}/model/", recursive=True)
+    fs.pipe_file(f"{folder}/{_FINISHED}", b"")
+
+
+def _resources(workers: WorkerConfig) -> tuple[bool, dict[str, float]]:
+    """Whether workers use GPUs, and what each reserves.
+
+    Raises:
+        ConfigError: the cluster has not as much.
+    """
+    total = total_resources()
+    gpus = workers.gpus_per_worker
+    if gpus is None:
+        gpus = 1.0 if total.get("GPU", 0.0) else 0.0
+    resources = {"CPU": workers.cpus_per_worker, **({"GPU": gpus} if gpus else {})}
+    for kind, flag in (("CPU", "--cpus-per-worker"), ("GPU", "--gpus-per-worker")):
+        wanted, there = workers.workers * resources.get(kind, 0.0), total.get(kind, 0.0)
+        if wanted > there:
+            raise ConfigError(
+                f"--workers {workers.workers} with {flag} {resources[kind]:g} need {wanted:g} "
+                f"{kind}s, the cluster has {there:g}"
+            )
+    return gpus > 0, resources
+
+
+def _silent(line: str) -> None:
+    """Ranks above 0 say nothing."""

@@ -1,0 +1,227 @@
+"""Masks: from the decoder's logits to COCO RLE, with the quality signals that people filter by.
+
+Everything that scans pixels works in batches on the logits' device; RLE is pycocotools'. Arrays are
+column-major (N, width, height) throughout, as COCO's runs are: handing pycocotools row-major arrays
+costs it four times as long.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pycocotools import mask as coco_mask
+
+from sspsam.images.geometry import Geometry, box_iou, resize, xywh_to_xyxy, xyxy_to_xywh
+
+#: COCO's compressed RLE: {"size": [height, width], "counts": str}.
+RLE: TypeAlias = "dict[str, Any]"
+#: x, y, width, height in pixels of the original image; x, y is the top left corner (COCO).
+Box: TypeAlias = "tuple[float, float, float, float]"
+
+#: Offset of SAM's stability score, logits (segment-anything, `calculate_stability_score`).
+STABILITY_OFFSET = 1.0
+
+
+@dataclass(frozen=True)
+class Mask:
+    """What the model drew for one phrase. Signals are None where they are not defined.
+
+    `rle` holds what was drawn even if `has_target` is false, so that the threshold can be changed
+    later. `score`, `stability` and `clip_score` need a positive pixel in the score square on the image,
+    `box_agreement` one in the original image. `predicted_iou` is None only for a phrase that was not
+    run because there is nothing in it (see `sspsam.language.phrase_text`).
+    """
+
+    phrase: str  # as it was given
+    rle: RLE  # of the original image
+    area: int  # pixels of the original image
+    bbox: Box  # of the mask; zeros if it is empty
+    predicted_box: Box  # of the box head
+    has_target: bool  # enough target_pixels, and a pixel in the original image
+    target_pixels: int  # positive pixels in the score square, padding included (the authors' count)
+    score: float | None  # mean foreground probability over the mask, 0.5..1
+    predicted_iou: float | None  # SAM's own estimate of the mask's IoU, about 0..1
+    stability: float | None  # IoU of the masks at logits > 1 and > -1, 0..1
+    box_agreement: float | None  # IoU of bbox and predicted_box, 0..1
+    clip_score: float | None  # cosine of the sentence and the patches under the mask, -1..1
+    truncated: bool  # the phrase had more tokens than the text tower takes
+    square_rle: RLE | None = None  # of the score square, if asked for
+
+    def decode(self) -> np.ndarray:
+        """(height, width) bool, over the original image."""
+        return decode_rle(self.rle)
+
+
+@dataclass(frozen=True)
+class DrawnMasks:
+    """N masks of one image before they are encoded; on the CPU. K is the score square's side."""
+
+    masks: np.ndarray  # (N, width, height) bool, over the original image
+    target_pixels: torch.Tensor  # (N,) int64
+    score: torch.Tensor  # (N,) float32, NaN where undefined, like the next two
+    stability: torch.Tensor  # (N,)
+    clip_score: torch.Tensor  # (N,)
+    square: np.ndarray | None  # (N, K, K) bool, columns first
+
+
+def draw_masks(
+    mask_logits: torch.Tensor,
+    geometry: Geometry,
+    score_size: int,
+    patches: torch.Tensor,
+    sentences: torch.Tensor,
+    keep_square: bool = False,
+) -> DrawnMasks:
+    """Masks and signals of N phrases of one image, on the device of the logits.
+
+    Args:
+        mask_logits: (N, L, L) float32 over the padded SAM square.
+        geometry: of the image.
+        score_size: K, side of the score square.
+        patches: (G*G, E) the image's CLIP patch tokens, not normalised.
+        sentences: (N, E).
+        keep_square: hand back the masks in the score square too.
+    """
+    frame = geometry.sam.transposed()
+    padded = resize(mask_logits.transpose(1, 2), (frame.size, frame.size))
+    masks = frame.square_to_original(padded) > 0
+    square = resize(padded, (score_size, score_size))
+    rows, columns = frame.inside(score_size)
+    shown = square[:, :rows, :columns]
+    positive = shown > 0
+    pixels = positive.sum(dim=(1, 2))
+    probability = (shown.sigmoid() * positive).sum(dim=(1, 2)) / pixels
+    wide = (shown > -STABILITY_OFFSET).sum(dim=(1, 2))
+    stability = (shown > STABILITY_OFFSET).sum(dim=(1, 2)) / wide
+    nothing = pixels == 0
+    drawn = square > 0
+    signals = torch.stack(
+        [
+            probability.masked_fill(nothing, math.nan),
+            stability.masked_fill(nothing, math.nan),
+            _clip_score(drawn, geometry, patches, sentences).masked_fill(nothing, math.nan),
+        ]
+    ).cpu()
+    return DrawnMasks(
+        masks=masks.cpu().numpy(),
+        target_pixels=drawn.sum(dim=(1, 2)).cpu(),
+        score=signals[0],
+        stability=signals[1],
+        clip_score=signals[2],
+        square=drawn.cpu().numpy() if keep_square else None,
+    )
+
+
+def finish_masks(
+    drawn: DrawnMasks,
+    phrases: Sequence[str],
+    truncated: Sequence[bool],
+    predicted_iou: torch.Tensor,
+    boxes: torch.Tensor,
+    min_target_pixels: int,
+) -> list[Mask]:
+    """Encode N drawn masks. Runs on the CPU, in a thread.
+
+    Args:
+        drawn: of the N phrases.
+        phrases, truncated: N each.
+        predicted_iou: (N,) on the CPU.
+        boxes: (N, 4) xyxy in the original image, of the box head, on the CPU.
+        min_target_pixels: fewer mean "no target".
+    """
+    rles = encode_rle(drawn.masks)
+    areas = [int(area) for area in coco_mask.area(rles)]
+    found = torch.from_numpy(coco_mask.toBbox(rles)).float().view(-1, 4)
+    agreement = box_iou(xywh_to_xyxy(found), boxes)
+    squares = None if drawn.square is None else encode_rle(drawn.square)
+    predicted = xyxy_to_xywh(boxes).tolist()
+    return [
+        Mask(
+            phrase=phrases[i],
+            rle=_as_text(rles[i]),
+            area=areas[i],
+            bbox=_box(found[i].tolist()),
+            predicted_box=_box(predicted[i]),
+            has_target=areas[i] > 0 and int(drawn.target_pixels[i]) >= max(1, min_target_pixels),
+            target_pixels=int(drawn.target_pixels[i]),
+            score=_defined(drawn.score[i]),
+            predicted_iou=_defined(predicted_iou[i]),
+            stability=_defined(drawn.stability[i]),
+            box_agreement=_defined(agreement[i]) if areas[i] else None,
+            clip_score=_defined(drawn.clip_score[i]),
+            truncated=truncated[i],
+            square_rle=None if squares is None else _as_text(squares[i]),
+        )
+        for i in range(len(rles))
+    ]
+
+
+def flagged_mask(phrase: str, width: int, height: int) -> Mask:
+    """The mask of a phrase that was not run: empty, no target, every signal None."""
+    empty = coco_mask.frPyObjects({"size": [height, width], "counts": [height * width]}, 0, 0)
+    nowhere = (0.0, 0.0, 0.0, 0.0)
+    return Mask(
+        phrase=phrase,
+        rle=_as_text(empty),
+        area=0,
+        bbox=nowhere,
+        predicted_box=nowhere,
+        has_target=False,
+        target_pixels=0,
+        score=None,
+        predicted_iou=None,
+        stability=None,
+        box_agreement=None,
+        clip_score=None,
+        truncated=False,
+    )
+
+
+def encode_rle(masks: np.ndarray) -> list[RLE]:
+    """(N, width, height) bool or uint8, contiguous -> N RLEs of height x width, `counts` in bytes."""
+    if not len(masks):
+        return []
+    columns = np.ascontiguousarray(masks).view(np.uint8)
+    return list(coco_mask.encode(columns.transpose(2, 1, 0)))
+
+
+def decode_rle(rle: RLE) -> np.ndarray:
+    """{"size": [height, width], "counts": str or bytes} -> (height, width) bool.
+
+    For RLE that this package made: pycocotools trusts its input. `sspsam.rle` checks what others made.
+    """
+    counts = rle["counts"]
+    counts = counts.encode("ascii") if isinstance(counts, str) else counts
+    return coco_mask.decode({"size": list(rle["size"]), "counts": counts}).astype(bool)
+
+
+def _clip_score(
+    drawn: torch.Tensor, geometry: Geometry, patches: torch.Tensor, sentences: torch.Tensor
+) -> torch.Tensor:
+    """(N,) cosine of each sentence and the mean of the unit patch tokens, weighted by their cover."""
+    grid = math.isqrt(len(patches))
+    rows, columns = geometry.patch_overlap(grid, drawn.shape[-1])
+    rows, columns = rows.to(drawn.device), columns.to(drawn.device)
+    cover = columns @ drawn.float() @ rows.T  # `drawn` has columns first
+    pooled = cover.transpose(1, 2).flatten(1) @ F.normalize(patches.float(), dim=-1)
+    return F.cosine_similarity(pooled, sentences.float(), dim=-1)
+
+
+def _as_text(rle: RLE) -> RLE:
+    return {"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode("ascii")}
+
+
+def _box(values: list[float]) -> Box:
+    x, y, width, height = values
+    return x, y, width, height
+
+
+def _defined(value: torch.Tensor) -> float | None:
+    number = float(value)
+    return number if math.isfinite(number) else None

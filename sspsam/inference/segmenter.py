@@ -1,0 +1,287 @@
+"""Images and phrases in, masks out: decoding, batching, memory and threads around the model."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, fields
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import torch
+
+from sspsam.errors import ConfigError, EmptyPhraseError, OutOfMemoryError, SSPSAMError
+from sspsam.images.decoding import MAX_PIXELS, ImageInput, decode_image, difference_hash
+from sspsam.images.geometry import Geometry
+from sspsam.images.preprocess import preprocess_rgb
+from sspsam.inference.masks import Mask
+from sspsam.inference.memory import BatchSize, run_halving
+from sspsam.inference.phrase_batches import Draft, PhraseRunner, Task, prefilled
+from sspsam.inference.stopwatch import Stopwatch
+from sspsam.language.phrase_text import clean_phrase, runnable
+from sspsam.language.text_cache import TextCache
+
+if TYPE_CHECKING:
+    from sspsam.modeling.model import SSPSAM, ImageFeatures
+
+#: What `Segmenter.timings` holds. Seconds: "decode" that the model waited for decoded images, "image" of
+#: the image towers, "phrase" of text, prompts and mask decoder, "rle" of upsampling, signals and RLE.
+#: Counts: members and slots of image and phrase batches; their quotients are the batches' occupancy.
+TIMINGS = ("decode", "image", "phrase", "rle", "images", "image_slots", "phrases", "phrase_slots")
+
+
+@dataclass(frozen=True)
+class SegmenterConfig:
+    """How a Segmenter uses the machine. Batches start at these sizes and halve when memory runs out."""
+
+    images_per_batch: int = 8  # images of one pass through the image towers
+    phrases_per_batch: int = 32  # phrases of one pass through SSP encoder and mask decoder
+    upsample_mib: int = 512  # MiB of full-size logits, and of masks that wait for RLE
+    threads: int = min(8, os.cpu_count() or 1)  # threads that decode images and encode RLE
+    cached_phrases: int = 512  # phrases whose text features are kept
+    max_pixels: int = MAX_PIXELS  # pixels of an image; larger ones are refused
+    min_target_pixels: int | None = None  # pixels of the score square; None: the model's own
+    square_masks: bool = False  # also hand back the masks in the score square
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if item.name == "square_masks" or (item.name == "min_target_pixels" and value is None):
+                continue
+            least = 0 if item.name in ("cached_phrases", "min_target_pixels") else 1
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ConfigError(
+                    f"SegmenterConfig.{item.name} must be a whole number of at least {least}, not {value!r}"
+                )
+
+
+@dataclass(frozen=True)
+class ImageResult:
+    """What came of one image. With an `error`, `masks` is empty and what is not known is None."""
+
+    width: int | None  # pixels, after EXIF orientation
+    height: int | None
+    masks: list[Mask]  # one a phrase, in the order given
+    error: SSPSAMError | None
+    phash: int | None  # 64-bit difference hash, signed
+
+
+@dataclass(frozen=True)
+class PhraseMaps:
+    """What explains one mask: where the phrase is like the image, what was let through, which words."""
+
+    phrase: str
+    geometry: Geometry  # `geometry.clip.grid_to_original` lays the two maps over the image
+    similarity: torch.Tensor  # (G, G) float32 over the CLIP square, 0..1
+    gate: torch.Tensor  # (G, G) float32 over the CLIP square, 0..gate_scale
+    words: list[str]  # the phrase's tokens as text, without start and end
+    word_attention: list[float]  # one a word; with start and end they add up to 1
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """One decoded image as both towers take it."""
+
+    clip_pixels: torch.Tensor  # (3, S, S)
+    sam_pixels: torch.Tensor  # (3, 1024, 1024)
+    geometry: Geometry
+    phash: int
+
+
+@dataclass(frozen=True)
+class _Job:
+    """An image that is ready for the model and the phrases of it that can be run."""
+
+    image: _Prepared
+    draft: Draft
+    asked: list[tuple[int, str, str]]  # (position in the caller's list, as given, cleaned)
+
+
+class Segmenter:
+    """Masks for images by phrases, at the speed of the model.
+
+    Each image runs once through the image towers and each distinct phrase once through the text tower,
+    however they are combined; images are decoded by threads while the model works. Calls must come
+    from one thread at a time.
+
+    Args:
+        model: in evaluation mode, on its device.
+        config: batches, threads and limits.
+    """
+
+    def __init__(self, model: SSPSAM, config: SegmenterConfig | None = None) -> None:
+        self.model = model
+        self.config = config or SegmenterConfig()
+        self._threads = ThreadPoolExecutor(self.config.threads, thread_name_prefix="sspsam")
+        self._stopwatch = Stopwatch(model.device, TIMINGS)
+        self._batch = BatchSize(self.config.images_per_batch)
+        self._text = TextCache(model, self.config.cached_phrases, BatchSize(self.config.phrases_per_batch))
+        self._phrases = PhraseRunner(model, self.config, self._threads, self._stopwatch)
+
+    @property
+    def timings(self) -> dict[str, float]:
+        """Seconds and counts since the start or the last `reset_timings`; see `TIMINGS`."""
+        return self._stopwatch.read()
+
+    def reset_timings(self) -> None:
+        """Start `timings` from zero."""
+        self._stopwatch.reset()
+
+    def segment(self, images: Sequence[ImageInput], phrases: Sequence[Sequence[str]]) -> list[list[Mask]]:
+        """Masks of each image, one a phrase, in the order given.
+
+        Args:
+            images: PIL images, uint8 HWC arrays or encoded bytes, in any mixture.
+            phrases: a list of phrases for each image.
+
+        Raises:
+            EmptyPhraseError: before anything is run, if a phrase has nothing to look for.
+            ImageError, OutOfMemoryError: the first that an image gave; `segment_images` goes on.
+        """
+        _check_arguments(images, phrases)
+        for index, asked in enumerate(phrases):
+            for phrase in asked:
+                try:
+                    clean_phrase(phrase)
+                except EmptyPhraseError as error:
+                    raise EmptyPhraseError(f"image {index}: {error}") from error
+        results = self.segment_images(images, phrases)
+        for index, result in enumerate(results):
+            if result.error is not None:
+                raise type(result.error)(f"image {index}: {result.error}") from result.error
+        return [result.masks for result in results]
+
+    @torch.inference_mode()
+    def segment_images(
+        self, images: Sequence[ImageInput], phrases: Sequence[Sequence[str]]
+    ) -> list[ImageResult]:
+        """Like `segment`, but what cannot be used gives a result that says so, and the rest goes on.
+
+        A phrase with nothing to look for gives an empty mask whose `predicted_iou` is None. An image
+        without phrases is decoded (size, hash) and not run.
+        """
+        _check_arguments(images, phrases)
+        prepared: list[tuple[Draft, int] | SSPSAMError] = []
+        jobs: list[_Job] = []
+        for image, given in zip(self._prepare_ahead(images), phrases, strict=True):
+            if isinstance(image, SSPSAMError):
+                prepared.append(image)
+                continue
+            draft = prefilled(given, image.geometry)
+            prepared.append((draft, image.phash))
+            if asked := runnable(given):
+                jobs.append(_Job(image, draft, asked))
+            if len(jobs) >= self._batch.size:
+                self._run(jobs)
+                jobs = []
+        self._run(jobs)
+        return [_result(one) for one in prepared]
+
+    @torch.inference_mode()
+    def explain(self, image: ImageInput, phrases: Sequence[str]) -> list[PhraseMaps]:
+        """The maps behind the masks of one image: CLIP, text tower and SSP encoder, without SAM.
+
+        Raises: as `segment`.
+        """
+        from sspsam.modeling.model import ImageFeatures
+
+        prepared = self._prepare(image)
+        tokens = self.model.encode_clip(_on_device([prepared.clip_pixels], self.model.device))
+        index = torch.zeros(1, dtype=torch.long, device=self.model.device)
+        maps = []
+        for phrase in phrases:
+            text = clean_phrase(phrase)
+            features = self._text.encode([text]).features
+            # SAM's part of the image features is not looked at.
+            prompt = self.model.prompt(ImageFeatures(tokens, tokens), features, index)
+            words = self.model.tokenizer.words(text)[1:-1]
+            attention = prompt.word_attention[0, 1 : 1 + len(words)].cpu().tolist()
+            similarity, gate = prompt.similarity[0].float().cpu(), prompt.gate[0].float().cpu()
+            maps.append(PhraseMaps(phrase, prepared.geometry, similarity, gate, words, attention))
+        return maps
+
+    def _prepare(self, image: ImageInput) -> _Prepared:
+        rgb = decode_image(image, self.config.max_pixels)
+        clip_pixels, sam_pixels, geometry = preprocess_rgb(rgb, self.model.config)
+        if self.model.device.type == "cuda":  # pinned memory is copied without waiting
+            clip_pixels, sam_pixels = clip_pixels.pin_memory(), sam_pixels.pin_memory()
+        return _Prepared(clip_pixels, sam_pixels, geometry, difference_hash(rgb))
+
+    def _prepare_ahead(self, images: Sequence[ImageInput]) -> Iterator[_Prepared | SSPSAMError]:
+        """Images in order, decoded by threads up to two batches ahead of the model."""
+        remaining = iter(images)
+        queue: deque[Future[_Prepared]] = deque()
+        while True:
+            room = max(0, 2 * self._batch.size + self.config.threads - len(queue))
+            queue.extend(self._threads.submit(self._prepare, one) for one in islice(remaining, room))
+            if not queue:
+                return
+            ready = queue.popleft()
+            with self._stopwatch.on_clock("decode"):
+                error = ready.exception()
+            if error is not None and not isinstance(error, SSPSAMError):
+                raise error
+            yield ready.result() if error is None else error
+
+    def _run(self, jobs: Sequence[_Job]) -> None:
+        """A batch of images through both towers, then their phrases."""
+        for part, features in run_halving(self._encode_images, jobs, self._batch):
+            if isinstance(features, OutOfMemoryError):
+                part[0].draft.error = features
+                continue
+            texts = list(dict.fromkeys(text for job in part for _, _, text in job.asked))
+            rows = {text: row for row, text in enumerate(texts)}
+            try:
+                with self._stopwatch.on_device("phrase"):
+                    encoded = self._text.encode(texts)
+            except OutOfMemoryError as error:
+                for job in part:
+                    job.draft.error = error
+                continue
+            tasks = [
+                Task(slot, position, phrase, rows[text])
+                for slot, job in enumerate(part)
+                for position, phrase, text in job.asked
+            ]
+            self._phrases.run([job.draft for job in part], features, encoded, tasks)
+
+    def _encode_images(self, jobs: Sequence[_Job]) -> ImageFeatures:
+        self._stopwatch.add("images", len(jobs))
+        self._stopwatch.add("image_slots", self._batch.size)
+        with self._stopwatch.on_device("image"):
+            return self.model.encode_image(
+                _on_device([job.image.clip_pixels for job in jobs], self.model.device),
+                _on_device([job.image.sam_pixels for job in jobs], self.model.device),
+            )
+
+
+def _check_arguments(images: Sequence[ImageInput], phrases: Sequence[Sequence[str]]) -> None:
+    if isinstance(images, str | bytes) or isinstance(phrases, str):
+        raise TypeError("give a list of images and, for each, a list of phrases")
+    if len(images) != len(phrases):
+        raise ValueError(f"{len(images)} images, but phrases for {len(phrases)}")
+    for index, asked in enumerate(phrases):
+        wrong = [phrase for phrase in asked if not isinstance(phrase, str)]
+        if isinstance(asked, str) or wrong:
+            found = repr(asked if isinstance(asked, str) else wrong[0])
+            raise TypeError(f"image {index}: give a list of strings as phrases, not {found}")
+
+
+def _result(prepared: tuple[Draft, int] | SSPSAMError) -> ImageResult:
+    if isinstance(prepared, SSPSAMError):
+        return ImageResult(None, None, [], prepared, None)
+    draft, phash = prepared
+    masks = [] if draft.error else draft.masks
+    return ImageResult(draft.geometry.width, draft.geometry.height, masks, draft.error, phash)
+
+
+def _on_device(pixels: list[torch.Tensor], device: torch.device) -> torch.Tensor:
+    """(3, S, S) each -> (B, 3, S, S) on the device."""
+    if device.type != "cuda":
+        return torch.stack(pixels).to(device)
+    batch = torch.empty(len(pixels), *pixels[0].shape, device=device)
+    for row, one in zip(batch, pixels, strict=True):
+        row.copy_(one, non_blocking=True)
+    return batch

@@ -1,0 +1,1 @@
+"""Phrases in: which texts are phrases, their tokens, and their text features."""

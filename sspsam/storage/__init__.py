@@ -1,0 +1,1 @@
+"""Files wherever fsspec finds them: local copies of remote ones, and the options of their stores."""

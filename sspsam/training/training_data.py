@@ -1,0 +1,156 @@
+"""What a run trains on: scenes, or records of a benchmark or of our own annotations."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+from sspsam.data import UPRIGHT_FORMATS, DataConfig, Record, read_records
+from sspsam.errors import ConfigError, DataError
+from sspsam.model_config import SSPSAMConfig
+from sspsam.scenes.render import SceneConfig
+from sspsam.training.process import Source
+from sspsam.training.record_batches import RecordOptions, RecordSource
+from sspsam.training.scene_batches import SceneSource
+from sspsam.training.train_config import PROMPT_STAGES, TrainConfig
+from sspsam.training.validate import VALIDATION_SEED
+
+#: How often each kind of phrase is asked for where the SSP encoder trains: more of what it learns slowly
+#: (sizes) or is too sure of (absent things) than `sspsam.scenes.expressions.KINDS`, which measures.
+_TAUGHT: Final = {
+    "name": 0.12,
+    "colour": 0.10,
+    "size": 0.30,
+    "position": 0.26,
+    "relation": 0.24,
+    "set": 0.05,
+    "category": 0.05,
+    "absent": 0.22,
+}
+_HELD_OUT = 0.05  # of the images, where a dataset has no split for validation
+
+
+@dataclass(frozen=True)
+class SceneData:
+    """Generated scenes; `folder` keeps those that are drawn ahead."""
+
+    folder: str
+
+    def sources(
+        self, config: TrainConfig, model: SSPSAMConfig, rank: int = 0, world: int = 1
+    ) -> tuple[Source, Source]:
+        """Training and validation batches.
+
+        Raises:
+            ConfigError: the settings need data of another kind.
+        """
+        if config.cache_features and not config.pool:
+            raise ConfigError("--cache-features needs --pool: new scenes have nothing to reuse")
+        if config.epochs:
+            raise ConfigError("--epochs: scenes never end; give --steps, or --data")
+        # A seed of its own keeps each process's scenes apart from the others'.
+        seed = config.seed + 1009 * rank
+        pool = Path(self.folder) / f"pool-{rank}" if rank else Path(self.folder) / "pool"
+        scenes = SceneConfig()
+        shares = _TAUGHT if config.stage in PROMPT_STAGES else None
+        training = SceneSource(model, scenes, seed, config.pool, pool, shares)
+        return training, SceneSource(model, scenes, VALIDATION_SEED)
+
+
+@dataclass(frozen=True)
+class RecordData:
+    """Labelled images.
+
+    Attributes:
+        data: what to train on.
+        validation_split: of the same dataset; None holds out a twentieth of the images.
+        options: how records become batches.
+        features: folder or URL of cached image-tower features; None runs the towers.
+    """
+
+    data: DataConfig
+    validation_split: str | None = None
+    options: RecordOptions = field(default_factory=RecordOptions)
+    features: str | None = None
+
+    def records(self) -> tuple[list[Record], list[Record]]:
+        """Training and validation records.
+
+        Raises:
+            DataError: as `read_records`, or there are too few images to hold one out.
+        """
+        training = list(read_records(self.data))
+        if self.validation_split is not None:
+            unseen = replace(self.data, split=self.validation_split)
+            return training, list(read_records(unseen))
+        held = [_holds_out(record) for record in training]
+        if all(held) or not any(held):
+            # So few images that chance left one side empty: the first image is held out.
+            first = training[0].image
+            held = [record.image == first for record in training]
+        if all(held):
+            raise DataError(f"{self.data.dataset} has one image: nothing is left to validate on")
+        kept = [record for record, out in zip(training, held, strict=True) if not out]
+        return kept, [record for record, out in zip(training, held, strict=True) if out]
+
+    def sources(
+        self, config: TrainConfig, model: SSPSAMConfig, rank: int = 0, world: int = 1
+    ) -> tuple[Source, Source]:
+        """Training and validation batches of this process."""
+        if config.stage not in PROMPT_STAGES:
+            raise ConfigError(f"--stage {config.stage} is trained on scenes, not on --data")
+        if self.features is not None and config.trains_vision:
+            raise ConfigError("--vision-rate: --features holds CLIP's tokens: its tower cannot train")
+        training, unseen = self.records()
+        options = replace(
+            self.options,
+            seed=config.seed,
+            boxes_only=config.stage == "boxes",
+            as_stored=self.data.format not in UPRIGHT_FORMATS,
+            storage_options=dict(self.data.storage_options),
+        )
+        still = replace(options, flip=0.0, translate=False)
+        return (
+            RecordSource(model, training, options, rank=rank, world=world, features=self._features()),
+            RecordSource(model, unseen, still),
+        )
+
+    def _features(self) -> Any:
+        if self.features is None:
+            return None
+        from sspsam.training.feature_store import FeatureStore
+
+        return FeatureStore(self.features, dict(self.data.storage_options))
+
+
+Data = SceneData | RecordData
+
+
+def settle(config: TrainConfig, training: Source, validation: Source) -> TrainConfig:
+    """The stage's settings with epochs as steps, and no more validation units than there are."""
+    if not isinstance(training, RecordSource):
+        return config
+    steps, warmup = config.steps, config.warmup
+    if config.epochs:
+        each = training.steps_per_epoch(config.images, config.phrases, config.accumulate)
+        steps, warmup = each * config.epochs, each * config.warmup_epochs
+    assert isinstance(validation, RecordSource)
+    units = len(validation.units(config.phrases))
+    return replace(
+        config,
+        steps=steps,
+        warmup=warmup,
+        epochs=0,
+        warmup_epochs=0,
+        validation_scenes=min(config.validation_scenes, units),
+    )
+
+
+def _holds_out(record: Record) -> bool:
+    """Whether the record's image is for validation: the same images in every run."""
+    reference: Sequence[Any] = (record.image.url, record.image.member)
+    digest = hashlib.blake2b(repr(reference).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") < _HELD_OUT * 2**64

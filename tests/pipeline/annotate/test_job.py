@@ -1,0 +1,398 @@
+"""The annotate job on a real Ray: every image accounted for once, whatever breaks."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.dataset as pads
+import pytest
+
+import pipeline
+from pipeline.annotate import job, watch
+from pipeline.annotate.annotate_config import AnnotateConfig
+from pipeline.annotate.cluster import alive_nodes, may_grow
+from pipeline.annotate.job import annotate
+from pipeline.annotate.run_summary import RunSummary
+from sspsam.errors import ConfigError
+from sspsam.schema import ANNOTATION_SCHEMA
+from tests.pipeline.annotate import faults
+from tests.pipeline.annotate.inputs import picture, sample_members, two_phrases, write_shards, write_tar
+
+pytestmark = [pytest.mark.usefixtures("local_ray"), pytest.mark.timeout(900)]
+
+say = functools.partial(print, flush=True)
+
+
+def rows(output: Path) -> list[dict[str, Any]]:
+    """The dataset's rows in a fixed order."""
+    table = pads.dataset(output / "annotations", format="parquet").to_table()
+    return sorted(table.to_pylist(), key=lambda row: (row["shard"], row["index"]))
+
+
+def files(output: Path) -> dict[str, int]:
+    """Each file of annotations with the time it was written."""
+    found = (output / "annotations").rglob("*.parquet")
+    return {str(path.relative_to(output)): path.stat().st_mtime_ns for path in found}
+
+
+def configure(source: Path, output: Path, micro_model: Path, **options: Any) -> AnnotateConfig:
+    defaults = {"chunk_size": 8, "device": "cpu", "cpus_per_replica": 1, "stall_timeout": 300}
+    given = {"input": str(source), "output": str(output), "model": str(micro_model)}
+    return AnnotateConfig.from_options(defaults | given | options)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    micro_model: Path, local_ray: None, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Path, RunSummary]:
+    """(input, output, summary) of a run in which nothing goes wrong: 3 shards of 20 images."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    source = write_shards(folder / "in", shards=3, samples=20)
+    config = configure(source, folder / "out", micro_model)
+    return source, folder / "out", annotate(config, phrase_source=two_phrases)
+
+
+def test_writes_what_the_segmenter_draws_with_one_row_an_image(
+    undisturbed: tuple[Path, Path, RunSummary], micro_model: Path
+) -> None:
+    _, output, summary = undisturbed
+    assert summary.exit_code == 0
+    assert (summary.shards, summary.samples, summary.ok, summary.phrases) == (3, 60, 60, 120)
+    found = rows(output)
+    assert [(r["shard"], r["index"]) for r in found] == [
+        (f"{shard:05d}", index) for shard in range(3) for index in range(20)
+    ]
+    assert [r["key"] for r in found] == [f"{number:06d}" for number in range(60)]
+    assert sum(a["has_target"] for r in found for a in r["annotations"]) == summary.masks
+    for row in found:
+        for a in row["annotations"]:
+            assert row["caption"][a["start"] : a["end"]] == a["phrase"]
+    from pipeline.annotate.replica import LoadSegmenter
+
+    segmenter = LoadSegmenter(str(micro_model), "cpu")()
+    row = found[20]  # its chunk is computed alone here as there: 8 images, 2 phrases each
+    drawn = segmenter.segment_images([picture(n) for n in range(20, 28)], [["dog"]] * 8)
+    assert (row["width"], row["height"], row["phash"]) == (96, 80, drawn[0].phash)
+    assert row["image_ref"]["url"].endswith("in/00001.tar")
+    assert row["image"] is None
+    chunk = pa.parquet.read_schema(output / "annotations/00002/00002.parquet")
+    assert chunk.equals(ANNOTATION_SCHEMA)
+    said = json.loads(chunk.metadata[b"sspsam.chunk"])
+    assert (said["samples"], said["last"]) == (4, True)
+    run = json.loads(chunk.metadata[b"sspsam.run"])
+    manifest = json.loads((output / "_run.json").read_bytes())
+    assert run["model"] == manifest["model"]
+    assert len(manifest["model"]["sha256"]) == 64
+    assert [shard["name"] for shard in manifest["inputs"]] == ["00000", "00001", "00002"]
+    assert all(shard["size"] and shard["etag"] for shard in manifest["inputs"])
+    stats = json.loads((output / "_stats.json").read_bytes())
+    assert stats["complete"] is True
+    assert stats["stage_seconds"]["model"] > 0
+
+
+def test_same_command_resumes_and_another_is_refused(
+    undisturbed: tuple[Path, Path, RunSummary], micro_model: Path, tmp_path: Path
+) -> None:
+    import shutil
+
+    source, first, _ = undisturbed
+    output = tmp_path / "out"
+    shutil.copytree(first, output)
+    before, wanted = files(output), rows(output)
+    config = configure(source, output, micro_model)
+    again = annotate(config, phrase_source=two_phrases)
+    assert (again.exit_code, again.computed, again.samples) == (0, 0, 60)
+    assert files(output) == before
+
+    # What a driver leaves that was killed: chunks missing, the last one too, receipts missing.
+    for name in ("00000/00001", "00001/00002"):
+        (output / f"annotations/{name}.parquet").unlink()
+    (output / "_shards/00002.json").unlink()
+    resumed = annotate(config, phrase_source=two_phrases, say=say)
+    assert (resumed.exit_code, resumed.computed, resumed.samples) == (0, 12, 60)
+    after = files(output)
+    assert {name for name in after if after[name] != before[name]} == {
+        "annotations/00000/00001.parquet",
+        "annotations/00001/00002.parquet",
+    }
+    assert rows(output) == wanted
+
+    for options, message in (
+        ({"chunk_size": 9}, "--chunk-size was 8, now 9"),
+        ({"max_phrases": 1}, "--max-phrases was None, now 1"),
+        ({"model": "random:tiny"}, r"--model was .*micro \(sha256 \w{12}\), now random:tiny"),
+        ({"input": str(source / "0000[02].tar")}, "INPUT had shard .*00001.tar, now gone"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            annotate(configure(source, output, micro_model, **options), phrase_source=two_phrases)
+    assert files(output) == after
+    config = configure(source, output, micro_model, overwrite=True, limit=23, sample=0.5)
+    anew = annotate(config, phrase_source=two_phrases)
+    assert (anew.exit_code, anew.samples) == (0, 23)
+    kept = {row["key"] for row in wanted}
+    assert len({row["key"] for row in rows(output)} & kept) == 23
+
+
+def test_a_killed_replica_changes_nothing(
+    undisturbed: tuple[Path, Path, RunSummary], micro_model: Path, tmp_path: Path
+) -> None:
+    source, wanted, _ = undisturbed
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    factory = faults.LoadFaulty(micro_model, notes, seconds_per_call=0.5)
+    killed: list[int] = []
+
+    def kill() -> None:
+        # Once: a chunk that dies twice is split, batched otherwise, and equal only up to rounding.
+        while not list((tmp_path / "out").glob("annotations/*/*")):
+            time.sleep(0.05)
+        time.sleep(0.2)  # in the middle of its call
+        killed.extend(int(note.name[8:]) for note in notes.glob("replica-*"))
+        os.kill(killed[0], signal.SIGKILL)
+
+    killer = threading.Thread(target=kill, daemon=True)
+    killer.start()
+    config = configure(source, tmp_path / "out", micro_model)
+    summary = annotate(config, phrase_source=two_phrases, segmenter_factory=factory, say=say)
+    killer.join(timeout=1)
+    assert len(killed) == 1
+    assert len(list(notes.glob("replica-*"))) >= 2  # another took its place
+    assert (summary.exit_code, summary.samples) == (0, 60)
+    assert summary.deaths <= 1  # one between two chunks has nothing to blame
+    assert rows(tmp_path / "out") == rows(wanted)
+
+
+def test_a_chain_that_breaks_is_run_again_for_what_is_missing(
+    undisturbed: tuple[Path, Path, RunSummary], micro_model: Path, tmp_path: Path
+) -> None:
+    source, wanted, _ = undisturbed
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    said: list[str] = []
+    summary = annotate(
+        configure(source, tmp_path / "out", micro_model),
+        reader=faults.FlakyReader(notes),
+        phrase_source=two_phrases,
+        say=said.append,
+    )
+    assert (notes / "failed").exists()
+    assert (summary.exit_code, summary.computed, summary.samples) == (0, 60, 60)
+    assert rows(tmp_path / "out") == rows(wanted)
+
+
+@pytest.mark.chaos
+def test_samples_that_kill_are_found_and_the_rest_is_annotated(micro_model: Path, tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    members = dict(sample_members(0, 24))
+    members["000005.jpg"] += faults.KILLER
+    members["000012.jpg"] += faults.HANGER
+    members["000017.txt"] = b"a dog that kills"
+    members["000023.txt"] = b"a dog that raises"
+    write_tar(source / "poison.tar", members.items())
+    write_tar(source / "crash.tar", sample_members(100, 20))
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    config = configure(source, tmp_path / "out", micro_model, image_timeout=1.5, chunk_size=4)
+    summary = annotate(
+        config,
+        reader=faults.killing_reader,
+        phrase_source=faults.killing_phrases,
+        segmenter_factory=faults.LoadFaulty(micro_model, notes),
+        say=say,
+    )
+    assert summary.exit_code == 0
+    assert summary.kinds == {"killed_worker": 4, "phrase_source": 1}
+    found = {row["key"]: row for row in rows(tmp_path / "out")}
+    bad = {"000005", "000012", "000017", "000023"}
+    for key, row in found.items():
+        if key in bad or key.startswith("crash"):
+            assert row["status"] == "error"
+            assert row["annotations"] == []
+        else:
+            assert row["status"] == "ok", row["error"]
+            assert len(row["annotations"]) == 2
+    assert bad < set(found)
+    assert "kills" not in str(found["000023"]["error"])
+    assert "KeyError" in found["000023"]["error"]["message"]
+    # The shard whose reader dies ends there: its first chunk, and a row that says so.
+    crash = [row for row in found.values() if row["shard"] == "crash"]
+    assert [row["index"] for row in crash] == list(range(5))
+    assert "killed its process twice" in crash[-1]["error"]["message"]
+
+
+def test_errors_are_retried_by_kind(micro_model: Path, tmp_path: Path) -> None:
+    source, output, notes = tmp_path / "in", tmp_path / "out", tmp_path / "notes"
+    notes.mkdir()
+    members = dict(sample_members(0, 40))
+    members["000003.jpg"] += faults.HUNGRY
+    members["000033.jpg"] = b"not an image at all"
+    write_tar(source / "a.tar", members.items())
+    run = functools.partial(
+        annotate,
+        phrase_source=two_phrases,
+        segmenter_factory=faults.LoadFaulty(micro_model, notes),
+        say=say,
+    )
+    first = run(configure(source, output, micro_model))
+    assert first.exit_code == 0
+    assert first.kinds == {"out_of_memory": 1, "not_an_image": 1}
+    before = files(output)
+    (notes / "more-memory").touch()
+    assert run(configure(source, output, micro_model)).computed == 0
+    retried = run(configure(source, output, micro_model, retry_errors="out_of_memory"))
+    assert (retried.exit_code, retried.computed) == (0, 8)
+    assert retried.kinds == {"not_an_image": 1}
+    changed = {name for name, written in files(output).items() if written != before[name]}
+    assert changed == {"annotations/a/00000.parquet"}
+    assert [row["index"] for row in rows(output)] == list(range(40))
+
+
+@pytest.mark.chaos
+def test_a_run_that_cannot_go_on_ends_and_says_why(micro_model: Path, tmp_path: Path) -> None:
+    source = write_shards(tmp_path / "in", shards=1, samples=4)
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"segmenter_factory": faults.load_nothing}, "the weights do not fit"),
+        ({"reader": faults.broken_reader}, "ConnectionResetError"),
+    ]
+    for number, (arguments, message) in enumerate(cases):
+        output = tmp_path / f"out-{number}"
+        config = configure(source, output, micro_model)
+        summary = annotate(config, say=say, **{"phrase_source": two_phrases} | arguments)
+        assert summary.exit_code == 1
+        assert message in " ".join(summary.problems)
+        assert json.loads((output / "_stats.json").read_bytes())["complete"] is False
+    assert not may_grow()  # so that this is refused at once
+    with pytest.raises(ConfigError, match="2 replicas of 1 CPUs leave 0 of 2 for reading"):
+        annotate(
+            configure(source, tmp_path / "out", micro_model, replicas="2"),
+            phrase_source=two_phrases,
+        )
+
+
+@pytest.mark.chaos
+def test_a_run_that_stalls_or_whose_replicas_die_at_once_ends(micro_model: Path, tmp_path: Path) -> None:
+    source = write_shards(tmp_path / "in", shards=1, samples=4)
+    cases: list[tuple[Any, int, str]] = [
+        (faults.load_for_ever, 30, "load the model (node"),
+        (faults.die_while_loading, 600, "died 20 times in a row"),
+    ]
+    for number, (factory, stall_timeout, message) in enumerate(cases):
+        config = configure(source, tmp_path / f"out-{number}", micro_model, stall_timeout=stall_timeout)
+        summary = annotate(config, phrase_source=two_phrases, segmenter_factory=factory, say=say)
+        assert summary.exit_code == 1
+        assert message in " ".join(summary.problems)
+
+
+@pytest.fixture
+def many_bad(tmp_path: Path) -> tuple[Path, dict[str, str]]:
+    """1,000 samples of which 60 are bad in 12 ways: (folder, key -> kind of reason)."""
+    from tests.pipeline.bad_samples import spoil
+
+    return spoil(tmp_path / "in", samples=1000, bad=60, shard_size=250)
+
+
+def test_a_thousand_images_with_sixty_bad_ones(
+    many_bad: tuple[Path, dict[str, str]], micro_model: Path, tmp_path: Path
+) -> None:
+    source, reasons = many_bad
+    summary = annotate(configure(source, tmp_path / "out", micro_model, chunk_size=64), say=say)
+    assert summary.exit_code == 0
+    assert summary.samples == 1000
+    found = rows(tmp_path / "out")
+    assert len(found) == 1000
+    reason = {f"{r['shard']}/{r['index']}": r["error"]["kind"] for r in found if r["error"] is not None}
+    assert reason == reasons
+    assert len(reasons) == 60
+    assert len(set(reasons.values())) >= 8
+    no_phrase = {"empty_caption", "no_phrase_found"}
+    kinds = Counter(kind for kind in reasons.values() if kind not in no_phrase)
+    assert summary.kinds == dict(kinds)
+    assert all(r["annotations"] for r in found if r["error"] is None)
+
+
+def test_annotator_in_a_dataset_of_the_users_own(micro_model: Path) -> None:
+    import ray.data
+
+    table = pa.table(
+        {
+            "id": [1, 2, 3],
+            "image": [picture(1), b"no image", picture(2)],
+            "phrases": [["dog", "red ball"], ["dog"], []],
+        }
+    )
+    done = ray.data.from_arrow(table).map_batches(
+        pipeline.Annotator,
+        fn_constructor_kwargs={"model": str(micro_model), "device": "cpu"},
+        compute=ray.data.ActorPoolStrategy(size=1),
+        batch_size=3,
+        batch_format="pyarrow",
+    )
+    found = sorted(done.take_all(), key=lambda row: row["id"])
+    assert [len(row["annotations"]) for row in found] == [2, 0, 0]
+    assert [row["width"] for row in found] == [96, None, 96]
+    assert found[1]["error"]["kind"] == "not_an_image"
+    assert found[0]["annotations"][1]["phrase"] == "red ball"
+
+
+def test_a_chain_that_stands_still_after_a_lost_node_is_started_again(
+    undisturbed: tuple[Path, Path, RunSummary],
+    micro_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """One call finishes, with the same rows. Here the node is a name; the chaos test loses a real one."""
+    source, wanted, _ = undisturbed
+
+    def nodes() -> dict[str, dict[str, float]]:
+        gone = (tmp_path / "hung").exists()
+        return alive_nodes() | ({} if gone else {"a-node-on-the-spot-market": {}})
+
+    monkeypatch.setattr(job, "alive_nodes", nodes)
+    monkeypatch.setattr(watch, "_LOST_NODE_SECONDS", 1.0)
+    config = configure(source, tmp_path / "out", micro_model)
+    factory = faults.LoadHanging(micro_model, tmp_path)
+    summary = annotate(config, phrase_source=two_phrases, segmenter_factory=factory, say=say)
+    assert summary.exit_code == 0
+    assert summary.deaths == 0  # the replica was ended on purpose
+    said = capsys.readouterr().err
+    assert said.count("node a-node-o was lost, and nothing came for") == 1
+    assert rows(tmp_path / "out") == rows(wanted)
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("replaced", ["at-once", "late"])
+def test_a_lost_node_changes_nothing(
+    undisturbed: tuple[Path, Path, RunSummary], micro_model: Path, tmp_path: Path, replaced: str
+) -> None:
+    source, wanted, _ = undisturbed
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    arguments = [str(path) for path in (source, tmp_path / "out", micro_model, notes)]
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    # Its own process: a cluster of several nodes must be made from the main thread of a fresh one.
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.pipeline.annotate.lose_a_node", *arguments, replaced],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=850,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "another node is there" in done.stdout
+    if replaced == "late":
+        assert "was lost, and nothing came for" in done.stderr
+        assert "waiting for the cluster: 1 replicas of 1.2 CPUs leave 0 of 1" in done.stderr
+    assert rows(tmp_path / "out") == rows(wanted)

@@ -1,0 +1,48 @@
+"""Pixels are the authors' to the bit (parity fixture), at any size of image and model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sspsam.images.preprocess import preprocess
+from sspsam.model_config import SSPSAMConfig
+
+PARITY = Path(__file__).parents[2] / "fixtures" / "parity"
+
+
+def parity_image(size: tuple[int, int], seed: int) -> np.ndarray:
+    y, x = np.mgrid[0 : size[1], 0 : size[0]].astype(np.float32)
+    red, green = np.sin(x / (17 + seed) + y / 31), np.cos(x / 23 - y / (11 + seed))
+    channels = [(red + 1) / 2, (green + 1) / 2, ((x + y) % 97) / 97]
+    return (np.stack(channels, -1) * 255).astype(np.uint8)
+
+
+def test_pixels_equal_the_authors() -> None:
+    arrays = np.load(PARITY / "dev_b16.npz")
+    made = json.loads((PARITY / "dev_b16.json").read_text())
+    config = SSPSAMConfig.preset("b16-224")
+    for i, (size, seed) in enumerate(zip(made["sizes"], made["image_seeds"], strict=True)):
+        clip_pixels, sam_pixels, geometry = preprocess(parity_image(size, seed), config)
+        assert np.array_equal(clip_pixels[:, ::8, ::8], arrays["clip_pixels"][i])
+        assert np.array_equal(sam_pixels[:, ::32, ::32], arrays["sam_pixels"][i])
+        assert (geometry.width, geometry.height) == tuple(size)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 20), (400, 20), (3000, 150), (1, 5000)])
+@pytest.mark.parametrize("preset", ["tiny", "l14-336"])
+def test_any_size(size: tuple[int, int], preset: str) -> None:
+    config = SSPSAMConfig.preset(preset)
+    image = np.full((size[1], size[0], 3), 255, np.uint8)
+    clip_pixels, sam_pixels, geometry = preprocess(image, config)
+    assert clip_pixels.shape == (3, config.clip.image_size, config.clip.image_size)
+    assert sam_pixels.shape == (3, config.sam.image_size, config.sam.image_size)
+    clip, sam = geometry.clip, geometry.sam
+    placed = clip_pixels[0] != 0
+    assert placed.sum() == clip.resized_width * clip.resized_height
+    assert placed[clip.top, clip.left]
+    assert (sam_pixels[0] != 0).sum() == sam.resized_width * sam.resized_height
+    assert max(sam.resized_width, sam.resized_height) == config.sam.image_size
