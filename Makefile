@@ -20,10 +20,11 @@ test: $(VENV)/.dev  ## the tests: minutes, offline, two cores are enough (needs 
 chaos: $(VENV)/.dev  ## long fault campaigns and trainings: up to an hour
 	$(BIN)/python -m pytest -m "chaos and not gpu" --timeout 1500
 
-lint: $(VENV)/.dev  ## ruff and mypy
+lint: $(VENV)/.dev  ## ruff, mypy, and the import contracts of pyproject.toml
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 
 bench: $(VENV)/.run $(DEMO)/output/_stats.json  ## benchmarks, each as a ratio against a bare baseline in the same run
 	$(BIN)/python -m benchmarks.model --quick
