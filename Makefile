@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c const
 DEMO := demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos lint bench pictures clean
+.PHONY: help demo test chaos lint docs bench pictures clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */  make \1|/' | column -t -s '|'
@@ -25,6 +25,9 @@ lint: $(VENV)/.dev  ## ruff, mypy, and the import contracts of pyproject.toml
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+
+docs:  ## the file tables of docs/architecture.md, from the files' docstrings
+	$(PYTHON) -m docs.make_architecture
 
 bench: $(VENV)/.run $(DEMO)/output/_stats.json  ## benchmarks, each as a ratio against a bare baseline in the same run
 	$(BIN)/python -m benchmarks.model --quick

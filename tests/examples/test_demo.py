@@ -17,6 +17,7 @@ from PIL import Image
 from examples.demo import is_outdated
 from examples.score import TRUTH, phrase_key, score
 from sspsam.schema import ANNOTATION_SCHEMA
+from tests.examples.demo_rows import assert_equal_to_reference
 
 
 def test_truth_scores_itself_as_perfect_and_faults_are_counted(tmp_path: Path) -> None:
@@ -84,6 +85,7 @@ def test_the_demo_itself(tmp_path: Path) -> None:
     page = (folder / "report.html").read_text()
     assert page.count("data:image/") > 20
     output = folder / "output"
+    assert_equal_to_reference(output)
     assert not is_outdated(output)
     manifest = json.loads((output / "_run.json").read_text())
     manifest["model"]["sha256"] = "0" * 64
