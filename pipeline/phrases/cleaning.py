@@ -23,7 +23,7 @@ _BREAK = re.compile(
     | \b\d{2,5}\s?[x×]\s?\d{2,5}(?:\s?(?:px|pixels))?\b                      # sizes
     | \b\d+\s?(?:px|dpi|mp|kb|mb)\b
     | <[^<>]{1,200}> | &\w{2,8};                                      # HTML
-    | \s[-–—|•.»~*]+\s | [\r\n\t]+ | [|•.»]+ | [;:]\s | [()\[\]{}"“”]
+    | \s[-–—|•·»~*]+\s | [\r\n\t]+ | [|•·»]+ | [;:]\s | [()\[\]{}"“”]
     """,
     re.VERBOSE | re.IGNORECASE,
 )

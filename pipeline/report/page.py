@@ -81,7 +81,7 @@ def _header(content: Content) -> Markup:
     model = (content.run or {}).get("model") or {}
     made = f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC"
     name = model.get("name") if isinstance(model, dict) else model
-    line = " . ".join(filter(None, [name and f"model {name}", f"report of {made}"]))
+    line = " · ".join(filter(None, [name and f"model {name}", f"report of {made}"]))
     score = numbers.quantiles["score"]
     tiles = [
         ("images", numbers.images, f"in {numbers.shards:,} shards"),
@@ -170,7 +170,7 @@ def _tile(tile: Tile) -> Markup:
         for line in tile.lines
     )
     caption = tag("p", tile.caption, class_="caption") if tile.caption else None
-    where = tag("p", f"{tile.key} . {tile.shard}", class_="quiet")
+    where = tag("p", f"{tile.key} · {tile.shard}", class_="quiet")
     kind = "tile pair" if len(shown) > 1 else "tile"
     return tag(
         "article",

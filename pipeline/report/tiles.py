@@ -158,7 +158,7 @@ def _line(position: int, annotation: dict[str, Any], iou: float | None) -> Line:
     elif score is not None:
         parts.append(f"score {score:.2f}" if parts else f"{score:.2f}")
     colour = PALETTE[position % len(PALETTE)]
-    return Line(annotation["phrase"], colour, " . ".join(parts), bool(annotation["has_target"]))
+    return Line(annotation["phrase"], colour, " · ".join(parts), bool(annotation["has_target"]))
 
 
 def _drawn(

@@ -223,7 +223,7 @@ def test_phone_dark_keyboard_and_screen_reader(made: MadeDataset, open_page: Ope
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
         page.get_by_label("Status").select_option("error")
         settle(page, 2)
-        expect(page.get_by_role("button", name="Filters . 1")).to_be_visible()
+        expect(page.get_by_role("button", name="Filters · 1")).to_be_visible()
         page.get_by_label("Status").select_option("")
         settle(page, 24)
 
