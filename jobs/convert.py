@@ -35,7 +35,7 @@ def _convert(arguments: argparse.Namespace) -> int:
     import torch
 
     from sspsam import SSPSAM
-    from sspsam.checkpoint import WEIGHTS_FILE, file_sha256, save_model
+    from sspsam.checkpoint import WEIGHTS_FILE, file_sha256
 
     target: Path = arguments.folder / WEIGHTS_FILE
     if arguments.folder.exists() and not arguments.folder.is_dir():
@@ -45,7 +45,7 @@ def _convert(arguments: argparse.Namespace) -> int:
     model = SSPSAM.from_pretrained(arguments.source, device="cpu", sha256=arguments.sha256)
     dtype = None if arguments.dtype == "float32" else getattr(torch, arguments.dtype)
     try:
-        save_model(model, arguments.folder, dtype)
+        model.save_pretrained(arguments.folder, dtype)
     except OSError as error:
         raise ConfigError(f"{arguments.folder} cannot be written: {error}") from error
     config = model.config

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from sspsam.images.geometry import Geometry
     from sspsam.images.image_refs import load_image
     from sspsam.inference.masks import Mask, decode_rle
-    from sspsam.inference.segmenter import ImageResult, PhraseMaps, Segmenter, SegmenterConfig
+    from sspsam.inference.results import ImageResult, PhraseMaps, SegmenterConfig
+    from sspsam.inference.segmenter import Segmenter
     from sspsam.language.tokenizer import Tokenizer
     from sspsam.model_config import CLIPConfig, SAMConfig, SSPConfig, SSPSAMConfig
     from sspsam.modeling.model import SSPSAM, ImageFeatures, SSPSAMOutput
@@ -35,7 +36,8 @@ _HOMES = {
     "sspsam.inference.masks": ("Mask", "decode_rle"),
     "sspsam.modeling.model": ("SSPSAM", "ImageFeatures", "SSPSAMOutput"),
     "sspsam.modeling.ssp_encoder": ("SemanticSpatialPrompt", "TextFeatures"),
-    "sspsam.inference.segmenter": ("ImageResult", "PhraseMaps", "Segmenter", "SegmenterConfig"),
+    "sspsam.inference.results": ("ImageResult", "PhraseMaps", "SegmenterConfig"),
+    "sspsam.inference.segmenter": ("Segmenter",),
     "sspsam.language.tokenizer": ("Tokenizer",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

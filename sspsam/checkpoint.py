@@ -12,7 +12,6 @@ import json
 import pickle
 import re
 import stat
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
@@ -23,11 +22,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sspsam.errors import ArchitectureError, CheckpointError, ConfigError, UnknownModelError
+from sspsam.authors_layout import infer_config, is_authors_layout, to_ours
+from sspsam.errors import ArchitectureError, CheckpointError, UnknownModelError
 from sspsam.language.tokenizer import Tokenizer
 from sspsam.model_config import PRESETS, SSPSAMConfig
-from sspsam.modeling.authors_layout import infer_config, is_authors_layout, to_ours
-from sspsam.modeling.model import SSPSAM
 from sspsam.storage.local_copies import fetch, file_sha256, verify_sha256
 
 CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE = "config.json", "model.safetensors", "tokenizer.txt.gz"
@@ -45,57 +43,38 @@ def default_model() -> str:
     return "tiny" if "tiny" in bundled_models() else f"{RANDOM_PREFIX}tiny"
 
 
-def default_device() -> torch.device:
-    """CUDA, else MPS, else CPU."""
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+@dataclass(frozen=True)
+class Weights:
+    """What a checkpoint holds: sizes, tensors, the tokenizer that they were trained with.
 
-
-def load_model(
-    source: str | Path,
-    *,
-    device: torch.device | str | None = None,
-    sha256: str | None = None,
-) -> SSPSAM:
-    """A model in evaluation mode, float32, on `device`.
-
-    Args:
-        source: a bundled name (`bundled_models`); `random:PRESET` for random weights of seed 0 (a
-            warning says so); a folder or a `.safetensors` file of `save_pretrained`; an authors'
-            `.pth` (both spellings, sizes inferred from shapes); `hf://org/repo/path`; or any fsspec
-            URL of one of these. Remote files are cached.
-        device: `default_device()` if left out.
-        sha256: hex digest that the weights file must have.
-
-    Raises:
-        UnknownModelError: there is nothing of that name; the message lists what there is.
-        ChecksumError: the file's sha256 is another.
-        ArchitectureError: tensors are missing, extra or misshapen; the message lists them.
-        CheckpointError: the file is damaged, or would run code when unpickled.
-        ConfigError: `device` names no device, or the file's config describes no model.
+    `source`: {"name": as given, "sha256": hex digest of the weights file}.
     """
-    source = str(source)
-    device = default_device() if device is None else _device(device)
-    if source.startswith(RANDOM_PREFIX):
-        return _random_model(source).to(device).eval()
+
+    config: SSPSAMConfig
+    tensors: dict[str, Tensor]
+    tokenizer: Tokenizer
+    source: dict[str, str]
+
+
+def read_weights(source: str, *, sha256: str | None = None) -> Weights:
+    """The weights of a source that is not `random:PRESET`, on the CPU.
+
+    Args and raises: as `SSPSAM.from_pretrained`.
+    """
     found = resolve(source, sha256=sha256)
     if found.weights.suffix == ".safetensors":
-        config, state = _read_safetensors(found)
+        config, tensors = _read_safetensors(found)
     else:
-        config, state = _read_pickle(found.weights)
+        config, tensors = _read_pickle(found.weights)
     tokenizer = Tokenizer(found.merges or config.clip.vocabulary, config.clip.context_length)
-    model = _empty_model(config, tokenizer)
-    _load_strict(model, state, source)
-    model.source = {"name": source, "sha256": sha256 or file_sha256(found.weights)}
-    return model.to(device).eval()
-
-
-def _device(name: torch.device | str) -> torch.device:
-    try:
-        return torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"no device {str(name)!r}; give cpu, cuda, cuda:N or mps") from error
+    if tokenizer.vocab_size != config.clip.vocab_size:
+        raise ArchitectureError(
+            f"{tokenizer.path} holds {tokenizer.vocab_size} tokens, but the model was made for "
+            f"{config.clip.vocab_size}; put the checkpoint's own {TOKENIZER_FILE} beside it"
+        )
+    return Weights(
+        config, tensors, tokenizer, {"name": source, "sha256": sha256 or file_sha256(found.weights)}
+    )
 
 
 @dataclass(frozen=True)
@@ -110,7 +89,7 @@ class ModelFiles:
 def resolve(source: str, *, sha256: str | None = None) -> ModelFiles:
     """The local files of a source, fetched into the cache if it is remote.
 
-    Raises: as `load_model`.
+    Raises: as `SSPSAM.from_pretrained`.
     """
     if "://" in source:
         return _fetched(source, sha256)
@@ -147,10 +126,10 @@ def _fetched(url: str, sha256: str | None) -> ModelFiles:
 
 
 def load_config(source: str | Path, *, sha256: str | None = None) -> SSPSAMConfig:
-    """The config of a source, without building the model. Raises: as `load_model`."""
+    """The config of a source, without building the model. Raises: as `SSPSAM.from_pretrained`."""
     source = str(source)
     if source.startswith(RANDOM_PREFIX):
-        return _random_config(source)
+        return random_config(source)
     found = resolve(source, sha256=sha256)
     if found.weights.suffix == ".safetensors":
         return _read_safetensors(found)[0]
@@ -164,68 +143,49 @@ def fingerprint(source: str | Path, *, sha256: str | None = None) -> str:
         The weights file's sha256 as a hex digest (fetched first if it is remote); for
         `random:PRESET` that of its config, since its weights follow from it.
 
-    Raises: as `load_model`.
+    Raises: as `SSPSAM.from_pretrained`.
     """
     source = str(source)
     if source.startswith(RANDOM_PREFIX):
-        config = json.dumps(_random_config(source).to_dict(), sort_keys=True)
+        config = json.dumps(random_config(source).to_dict(), sort_keys=True)
         return hashlib.sha256(config.encode()).hexdigest()
     found = resolve(source, sha256=sha256)
     return sha256.lower() if sha256 else file_sha256(found.weights)
 
 
-def save_model(model: SSPSAM, folder: str | Path, dtype: torch.dtype | None = None) -> None:
+def write_weights(
+    folder: str | Path,
+    config: SSPSAMConfig,
+    tensors: Mapping[str, Tensor],
+    tokenizer: Tokenizer,
+    dtype: torch.dtype | None = None,
+) -> None:
     """Write config.json, model.safetensors and the merges file; weights last, by rename.
 
     Args:
-        model: what to save.
         folder: made if it does not exist.
-        dtype: type of the stored floating-point tensors; the model's own if left out.
+        dtype: type of the stored floating-point tensors; their own if left out.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    config = json.dumps(model.config.to_dict(), indent=2)
-    (folder / CONFIG_FILE).write_text(config + "\n")
-    model.tokenizer.save(folder / TOKENIZER_FILE)
-    state = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
+    text = json.dumps(config.to_dict(), indent=2)
+    (folder / CONFIG_FILE).write_text(text + "\n")
+    tokenizer.save(folder / TOKENIZER_FILE)
+    state = {name: tensor.detach().cpu() for name, tensor in tensors.items()}
     if dtype is not None:
         state = {k: v.to(dtype) if v.is_floating_point() else v for k, v in state.items()}
     state = {name: tensor.contiguous() for name, tensor in state.items()}
     partial = folder / f".{WEIGHTS_FILE}.partial"
-    save_file(state, partial, metadata={"format": "pt", "config": config})
+    save_file(state, partial, metadata={"format": "pt", "config": text})
     # safetensors lets only the owner read; a model folder is for whoever may read its config.
     partial.chmod(stat.S_IMODE((folder / CONFIG_FILE).stat().st_mode))
     partial.replace(folder / WEIGHTS_FILE)
 
 
-def _random_model(source: str) -> SSPSAM:
-    config = _random_config(source)
-    warnings.warn(
-        f"{source} has RANDOM WEIGHTS: its masks mean nothing. It is for trying things out.",
-        UserWarning,
-        stacklevel=3,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = SSPSAM(config)
-    model.source = {"name": source, "sha256": fingerprint(source)}
-    return model
-
-
-def _random_config(source: str) -> SSPSAMConfig:
+def random_config(source: str) -> SSPSAMConfig:
     """`random:PRESET` or `random:PRESET/SAM`."""
     preset, _, sam = source.removeprefix(RANDOM_PREFIX).partition("/")
     return SSPSAMConfig.preset(preset, sam=sam or None)
-
-
-def _empty_model(config: SSPSAMConfig, tokenizer: Tokenizer) -> SSPSAM:
-    if tokenizer.vocab_size != config.clip.vocab_size:
-        raise ArchitectureError(
-            f"{tokenizer.path} holds {tokenizer.vocab_size} tokens, but the model was made for "
-            f"{config.clip.vocab_size}; put the checkpoint's own {TOKENIZER_FILE} beside it"
-        )
-    with torch.random.fork_rng(devices=[]):
-        return SSPSAM(config, tokenizer)
 
 
 def _read_safetensors(found: ModelFiles) -> tuple[SSPSAMConfig, dict[str, Tensor]]:
@@ -266,19 +226,3 @@ def _read_pickle(path: Path) -> tuple[SSPSAMConfig, dict[str, Tensor]]:
         raise ArchitectureError(f"{path} holds no state dict under the key 'model'")
     state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
     return infer_config(state), to_ours(state)
-
-
-def _load_strict(model: SSPSAM, state: Mapping[str, Tensor], source: str) -> None:
-    own = model.state_dict()
-    problems = [f"missing {name} {tuple(own[name].shape)}" for name in own.keys() - state.keys()]
-    problems += [f"extra {name} {tuple(state[name].shape)}" for name in state.keys() - own.keys()]
-    problems += [
-        f"misshapen {name}: {tuple(state[name].shape)} in the file, {tuple(own[name].shape)} here"
-        for name in own.keys() & state.keys()
-        if own[name].shape != state[name].shape
-    ]
-    if problems:
-        shown = "\n  ".join(sorted(problems)[:40])
-        more = f"\n  and {len(problems) - 40} more" if len(problems) > 40 else ""
-        raise ArchitectureError(f"{source} is not a checkpoint of this model:\n  {shown}{more}")
-    model.load_state_dict(dict(state))

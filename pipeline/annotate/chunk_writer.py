@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.annotate import metrics
+from pipeline.annotate.chunk_receipt import Receipt, chunk_name
 from pipeline.annotate.rows import count_rows
 from pipeline.dataset.store import Store
-
-ANNOTATIONS = "annotations"
 
 #: What the annotate stage hands to the write stage: one row a chunk, its table as an Arrow stream.
 ANNOTATED_SCHEMA = pa.schema(
@@ -29,41 +28,6 @@ ANNOTATED_SCHEMA = pa.schema(
 )
 
 _ROW_GROUP_ROWS = 4096
-
-
-def chunk_name(shard: str, chunk: int) -> str:
-    """Where a chunk's rows stand, relative to OUTPUT: a function of the input alone."""
-    return f"{ANNOTATIONS}/{shard}/{chunk:05d}.parquet"
-
-
-@dataclass(frozen=True)
-class Receipt:
-    """What became of one chunk; also stands in its file's metadata as `sspsam.chunk`.
-
-    `notes`: measurements (seconds by stage, bytes), for the summary only.
-    """
-
-    shard: str
-    chunk: int
-    last: bool
-    samples: int
-    ok: int
-    no_phrase: int
-    error: int
-    phrases: int
-    masks: int
-    kinds: dict[str, int]
-    notes: dict[str, Any] = field(default_factory=dict, compare=False)
-
-    def to_json(self, notes: bool = True) -> str:
-        values = asdict(self)
-        if not notes:
-            del values["notes"]
-        return json.dumps(values, sort_keys=True)
-
-    @classmethod
-    def from_json(cls, text: str | bytes) -> Receipt:
-        return cls(**json.loads(text))
 
 
 def annotated_row(shard: str, chunk: int, last: bool, table: pa.Table, notes: dict[str, Any]) -> pa.Table:

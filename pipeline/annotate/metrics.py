@@ -10,7 +10,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipeline.annotate.chunk_writer import Receipt
+    from pipeline.annotate.chunk_receipt import Receipt
 
 #: Stages whose seconds are in a receipt's notes under `<stage>_seconds`.
 STAGES = ("read", "phrases", "idle", "decode", "model", "encode", "write")

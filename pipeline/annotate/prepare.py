@@ -12,7 +12,7 @@ from pipeline.annotate import manifest as manifests
 from pipeline.annotate import run_summary as summaries
 from pipeline.annotate.allocation import Allocation
 from pipeline.annotate.annotate_config import AnnotateConfig
-from pipeline.annotate.chunk_writer import ANNOTATIONS
+from pipeline.annotate.chunk_receipt import ANNOTATIONS
 from pipeline.annotate.manifest import Manifest
 from pipeline.annotate.receipts import SHARDS, Survey, survey
 from pipeline.annotate.replica import AfterChunk, LoadSegmenter, SegmenterFactory

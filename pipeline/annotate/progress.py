@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from pipeline.annotate.chunk_writer import Receipt
+from pipeline.annotate.chunk_receipt import Receipt
 from pipeline.annotate.run_summary import duration
 from pipeline.sources import Shard
 

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.annotate.chunk_writer import ANNOTATIONS, Receipt, chunk_name
+from pipeline.annotate.chunk_receipt import ANNOTATIONS, Receipt, chunk_name
 from pipeline.annotate.shard_reader import ShardTask
 from pipeline.dataset.store import Store
 from pipeline.sources import Shard

@@ -34,7 +34,8 @@ from sspsam.errors import SSPSAMError
 from sspsam.schema import ANNOTATION_TYPE, ERROR_TYPE
 
 if TYPE_CHECKING:
-    from sspsam.inference.segmenter import ImageResult, Segmenter
+    from sspsam.inference.results import ImageResult
+    from sspsam.inference.segmenter import Segmenter
 
 _STDERR = 2  # the file number: Ray replaces sys.stderr's text layer, crashes write below it
 
@@ -66,7 +67,8 @@ class LoadSegmenter:
         import torch
 
         from sspsam import SSPSAM
-        from sspsam.inference.segmenter import Segmenter, SegmenterConfig
+        from sspsam.inference.results import SegmenterConfig
+        from sspsam.inference.segmenter import Segmenter
 
         if self.threads:
             torch.set_num_threads(self.threads)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from pipeline.annotate.chunk_writer import Receipt, chunk_name
+from pipeline.annotate.chunk_receipt import Receipt, chunk_name
 from pipeline.annotate.ledger import RemoteLedger
 from pipeline.annotate.progress import Progress
 from pipeline.annotate.receipts import ShardReceipt, Survey, survey, verify_shard

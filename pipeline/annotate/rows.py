@@ -14,7 +14,8 @@ from sspsam.errors import SSPSAMError
 from sspsam.schema import ANNOTATION_SCHEMA
 
 if TYPE_CHECKING:
-    from sspsam.inference.segmenter import ImageResult, Mask
+    from sspsam.inference.masks import Mask
+    from sspsam.inference.results import ImageResult
 
 #: (kind, message): why a sample has no masks.
 Reason = tuple[str, str]

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from typing import TYPE_CHECKING, Any
 
-from pipeline.annotate.chunk_writer import Receipt
+from pipeline.annotate.chunk_receipt import Receipt
 from pipeline.annotate.ledger import RemoteLedger
 from sspsam.errors import DataError
 

@@ -20,12 +20,12 @@ import pyarrow.parquet as pq
 
 from pipeline.curate import whole
 from pipeline.curate.curate_config import CurateConfig, CurateResources
-from pipeline.curate.funnel import Counts, funnel
+from pipeline.curate.funnel import funnel
 from pipeline.curate.per_image import Judge, Verdicts
 from pipeline.curate.rewrite import rewrite
 from pipeline.dataset.annotation_dataset import AnnotationDataset, open_dataset, read_reviews
 from pipeline.dataset.destination import Destination
-from pipeline.dataset.phrase_rows import IMAGES, MASKS, survivors
+from pipeline.dataset.phrase_rows import IMAGES, MASKS, Counts, survivors
 
 MANIFEST = "_curation.json"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,11 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-#: (stage, "dropped_images" | "dropped_phrases" | "changed_phrases", reason) -> count
-Counts = Counter[tuple[str, str, str]]
-
-#: A phrase whose image was dropped in the same stage.
-WITH_IMAGE = "its_image_dropped"
+from pipeline.dataset.phrase_rows import Counts
 
 
 def funnel(stages: Sequence[str], counts: Counts, images: int, phrases: int) -> list[dict[str, Any]]:

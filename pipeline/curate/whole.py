@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 
 from pipeline.curate.caps import cap_phrases, capped_phrases
 from pipeline.curate.curate_config import CurateConfig, CurateResources
-from pipeline.curate.funnel import WITH_IMAGE, Counts
 from pipeline.curate.near_duplicates import drop_near_duplicates
+from pipeline.dataset.phrase_rows import WITH_IMAGE, Counts
 
 DUPLICATES = "near-duplicate images"
 CAPS = "phrase caps"

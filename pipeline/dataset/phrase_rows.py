@@ -10,8 +10,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.curate.funnel import WITH_IMAGE, Counts
 from pipeline.dataset.vocabulary import normalise, stable_hash
+
+#: (stage, "dropped_images" | "dropped_phrases" | "changed_phrases", reason) -> count
+Counts = Counter[tuple[str, str, str]]
+
+#: A phrase whose image was dropped in the same stage.
+WITH_IMAGE: Final = "its_image_dropped"
 
 #: The survivors' few numbers. `file` counts the dataset's files, `row` the rows of one, `mask` the
 #: phrases of a row, all from 0. `order`: smaller is kept first among equals.

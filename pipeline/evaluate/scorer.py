@@ -20,7 +20,7 @@ from sspsam.model_config import SSPSAMConfig
 from sspsam.schema import ANNOTATION_SCHEMA
 
 if TYPE_CHECKING:
-    from sspsam.inference.segmenter import ImageResult
+    from sspsam.inference.results import ImageResult
 
 SAMPLES = "samples"
 TRUTH = "truth"

@@ -33,7 +33,7 @@ from sspsam.data import UPRIGHT_FORMATS
 from sspsam.errors import DataError, SSPSAMError
 from sspsam.images.decoding import decode_image
 from sspsam.images.preprocess import preprocess_rgb
-from sspsam.inference.segmenter import ImageResult
+from sspsam.inference.results import ImageResult
 from sspsam.training.augment import mirror_image
 from sspsam.training.feature_store import FEATURE_SCHEMA, FOLDER, feature_row
 from sspsam.training.training_data import RecordData

@@ -17,7 +17,7 @@ from sspsam.drawing.palette import PALETTE, Colour
 from sspsam.inference.masks import Mask
 
 if TYPE_CHECKING:
-    from sspsam.inference.segmenter import PhraseMaps
+    from sspsam.inference.results import PhraseMaps
 
 #: Images whose long side is shorter are enlarged by a whole factor, so that labels can be read.
 _SMALLEST_CANVAS = 512

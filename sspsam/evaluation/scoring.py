@@ -19,7 +19,7 @@ from sspsam.model_config import SSPSAMConfig
 from sspsam.schema import SIGNALS
 
 if TYPE_CHECKING:
-    from sspsam.inference.segmenter import Mask
+    from sspsam.inference.masks import Mask
 
 #: A predicted box of less area (pixels of the original) counts as none on a phrase without a target.
 AUTHORS_EMPTY_BOX: Final = 10.0

@@ -17,10 +17,10 @@ from sspsam.images.geometry import Geometry
 from sspsam.inference.masks import DrawnMasks, Mask, draw_masks, finish_masks, flagged_mask
 from sspsam.inference.memory import BatchSize, run_halving
 from sspsam.inference.stopwatch import Stopwatch
-from sspsam.language.text_cache import EncodedPhrases
+from sspsam.inference.text_cache import EncodedPhrases
 
 if TYPE_CHECKING:
-    from sspsam.inference.segmenter import SegmenterConfig
+    from sspsam.inference.results import SegmenterConfig
     from sspsam.modeling.model import SSPSAM, ImageFeatures
 
 

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
 import torch
 
-from sspsam.errors import ConfigError, EmptyPhraseError, OutOfMemoryError, SSPSAMError
-from sspsam.images.decoding import MAX_PIXELS, ImageInput, decode_image, difference_hash
+from sspsam.errors import EmptyPhraseError, OutOfMemoryError, SSPSAMError
+from sspsam.images.decoding import ImageInput, decode_image, difference_hash
 from sspsam.images.geometry import Geometry
 from sspsam.images.preprocess import preprocess_rgb
 from sspsam.inference.masks import Mask
 from sspsam.inference.memory import BatchSize, run_halving
 from sspsam.inference.phrase_batches import Draft, PhraseRunner, Task, prefilled
+from sspsam.inference.results import ImageResult, PhraseMaps, SegmenterConfig
 from sspsam.inference.stopwatch import Stopwatch
+from sspsam.inference.text_cache import TextCache
 from sspsam.language.phrase_text import clean_phrase, runnable
-from sspsam.language.text_cache import TextCache
 
 if TYPE_CHECKING:
     from sspsam.modeling.model import SSPSAM, ImageFeatures
@@ -30,54 +30,6 @@ if TYPE_CHECKING:
 #: the image towers, "phrase" of text, prompts and mask decoder, "rle" of upsampling, signals and RLE.
 #: Counts: members and slots of image and phrase batches; their quotients are the batches' occupancy.
 TIMINGS = ("decode", "image", "phrase", "rle", "images", "image_slots", "phrases", "phrase_slots")
-
-
-@dataclass(frozen=True)
-class SegmenterConfig:
-    """How a Segmenter uses the machine. Batches start at these sizes and halve when memory runs out."""
-
-    images_per_batch: int = 8  # images of one pass through the image towers
-    phrases_per_batch: int = 32  # phrases of one pass through SSP encoder and mask decoder
-    upsample_mib: int = 512  # MiB of full-size logits, and of masks that wait for RLE
-    threads: int = min(8, os.cpu_count() or 1)  # threads that decode images and encode RLE
-    cached_phrases: int = 512  # phrases whose text features are kept
-    max_pixels: int = MAX_PIXELS  # pixels of an image; larger ones are refused
-    min_target_pixels: int | None = None  # pixels of the score square; None: the model's own
-    square_masks: bool = False  # also hand back the masks in the score square
-
-    def __post_init__(self) -> None:
-        for item in fields(self):
-            value = getattr(self, item.name)
-            if item.name == "square_masks" or (item.name == "min_target_pixels" and value is None):
-                continue
-            least = 0 if item.name in ("cached_phrases", "min_target_pixels") else 1
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ConfigError(
-                    f"SegmenterConfig.{item.name} must be a whole number of at least {least}, not {value!r}"
-                )
-
-
-@dataclass(frozen=True)
-class ImageResult:
-    """What came of one image. With an `error`, `masks` is empty and what is not known is None."""
-
-    width: int | None  # pixels, after EXIF orientation
-    height: int | None
-    masks: list[Mask]  # one a phrase, in the order given
-    error: SSPSAMError | None
-    phash: int | None  # 64-bit difference hash, signed
-
-
-@dataclass(frozen=True)
-class PhraseMaps:
-    """What explains one mask: where the phrase is like the image, what was let through, which words."""
-
-    phrase: str
-    geometry: Geometry  # `geometry.clip.grid_to_original` lays the two maps over the image
-    similarity: torch.Tensor  # (G, G) float32 over the CLIP square, 0..1
-    gate: torch.Tensor  # (G, G) float32 over the CLIP square, 0..gate_scale
-    words: list[str]  # the phrase's tokens as text, without start and end
-    word_attention: list[float]  # one a word; with start and end they add up to 1
 
 
 @dataclass(frozen=True)

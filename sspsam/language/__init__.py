@@ -1,1 +1,1 @@
-"""Phrases in: which texts are phrases, their tokens, and their text features."""
+"""Phrases in: which texts are phrases, and their tokens."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from sspsam.checkpoint import RANDOM_PREFIX, fingerprint, random_config, read_weights, write_weights
+from sspsam.errors import ArchitectureError, ConfigError
 from sspsam.language.tokenizer import Tokenizer
 from sspsam.model_config import SSPSAMConfig
 from sspsam.modeling.clip import CLIPTowers
@@ -71,17 +74,58 @@ class SSPSAM(nn.Module):
         return self.ssp_encoder.box_token.device
 
     @classmethod
-    def from_pretrained(cls, source: str | Path, **options: Any) -> SSPSAM:
-        """A model with trained weights, in evaluation mode. See `sspsam.checkpoint.load_model`."""
-        from sspsam.checkpoint import load_model
+    def from_pretrained(
+        cls,
+        source: str | Path,
+        *,
+        device: torch.device | str | None = None,
+        sha256: str | None = None,
+    ) -> SSPSAM:
+        """A model with trained weights, in evaluation mode, float32, on `device`.
 
-        return load_model(source, **options)
+        Args:
+            source: a bundled name (`bundled_models`); `random:PRESET` for random weights of seed 0 (a
+                warning says so); a folder or a `.safetensors` file of `save_pretrained`; an authors'
+                `.pth` (both spellings, sizes inferred from shapes); `hf://org/repo/path`; or any fsspec
+                URL of one of these. Remote files are cached.
+            device: CUDA, else MPS, else the CPU if left out.
+            sha256: hex digest that the weights file must have.
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write config.json, model.safetensors and the tokenizer's merges file into `folder`."""
-        from sspsam.checkpoint import save_model
+        Raises:
+            UnknownModelError: there is nothing of that name; the message lists what there is.
+            ChecksumError: the file's sha256 is another.
+            ArchitectureError: tensors are missing, extra or misshapen; the message lists them.
+            CheckpointError: the file is damaged, or would run code when unpickled.
+            ConfigError: `device` names no device, or the file's config describes no model.
+        """
+        source = str(source)
+        where = _default_device() if device is None else _device(device)
+        if source.startswith(RANDOM_PREFIX):
+            warnings.warn(
+                f"{source} has RANDOM WEIGHTS: its masks mean nothing. It is for trying things out.",
+                UserWarning,
+                stacklevel=2,
+            )
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)
+                model = cls(random_config(source))
+            model.source = {"name": source, "sha256": fingerprint(source)}
+            return model.to(where).eval()
+        weights = read_weights(source, sha256=sha256)
+        with torch.random.fork_rng(devices=[]):
+            model = cls(weights.config, weights.tokenizer)
+        _load_strict(model, weights.tensors, source)
+        model.source = weights.source
+        return model.to(where).eval()
 
-        save_model(self, folder)
+    def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
+        """Write config.json, model.safetensors and the tokenizer's merges file into `folder`.
+
+        Args:
+            folder: made if it does not exist.
+            dtype: type of the stored floating-point tensors; the model's own if left out.
+        """
+        write_weights(folder, self.config, self.state_dict(), self.tokenizer, dtype)
 
     def encode_image(self, clip_pixels: Tensor, sam_pixels: Tensor) -> ImageFeatures:
         """Both image towers, once an image, in the device's tower precision.
@@ -177,3 +221,33 @@ class SSPSAM(nn.Module):
     def tokenize(self, phrases: Sequence[str]) -> Tensor:
         """N phrases to (N, 77) int64 token ids; too long a phrase keeps its first tokens."""
         return self.tokenizer(phrases)
+
+
+def _default_device() -> torch.device:
+    """CUDA, else MPS, else CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def _device(name: torch.device | str) -> torch.device:
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"no device {str(name)!r}; give cpu, cuda, cuda:N or mps") from error
+
+
+def _load_strict(model: SSPSAM, tensors: Mapping[str, Tensor], source: str) -> None:
+    own = model.state_dict()
+    problems = [f"missing {name} {tuple(own[name].shape)}" for name in own.keys() - tensors.keys()]
+    problems += [f"extra {name} {tuple(tensors[name].shape)}" for name in tensors.keys() - own.keys()]
+    problems += [
+        f"misshapen {name}: {tuple(tensors[name].shape)} in the file, {tuple(own[name].shape)} here"
+        for name in own.keys() & tensors.keys()
+        if own[name].shape != tensors[name].shape
+    ]
+    if problems:
+        shown = "\n  ".join(sorted(problems)[:40])
+        more = f"\n  and {len(problems) - 40} more" if len(problems) > 40 else ""
+        raise ArchitectureError(f"{source} is not a checkpoint of this model:\n  {shown}{more}")
+    model.load_state_dict(dict(tensors))

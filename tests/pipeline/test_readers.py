@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.annotate.chunk_writer import Receipt, Writer, annotated_row, chunk_name
+from pipeline.annotate.chunk_receipt import Receipt, chunk_name
+from pipeline.annotate.chunk_writer import Writer, annotated_row
 from pipeline.annotate.receipts import verify_shard
 from pipeline.annotate.rows import annotation_row, count_rows, rows_table
 from pipeline.dataset.store import Store

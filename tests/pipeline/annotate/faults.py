@@ -15,7 +15,8 @@ from pipeline.annotate.shard_reader import ShardTask
 from pipeline.phrases import Phrase
 from pipeline.sources import Chunk, ReadOptions, Sample, Shard, read_chunks
 from sspsam.errors import OutOfMemoryError
-from sspsam.inference.segmenter import ImageResult, Segmenter
+from sspsam.inference.results import ImageResult
+from sspsam.inference.segmenter import Segmenter
 from tests.pipeline.annotate.inputs import two_phrases
 
 KILLER = b"this image kills"

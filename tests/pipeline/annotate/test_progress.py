@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from pipeline.annotate.chunk_writer import Receipt
+from pipeline.annotate.chunk_receipt import Receipt
 from pipeline.annotate.progress import Progress
 from pipeline.annotate.run_summary import RunSummary, duration, stage_seconds, verdict
 from pipeline.sources import Shard

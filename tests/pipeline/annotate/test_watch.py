@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pipeline.annotate import rounds, watch
-from pipeline.annotate.chunk_writer import Receipt
+from pipeline.annotate.chunk_receipt import Receipt
 from pipeline.annotate.ledger import Ledger
 from pipeline.annotate.receipts import Survey
 from pipeline.annotate.shard_reader import ShardTask

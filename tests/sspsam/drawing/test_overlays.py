@@ -12,7 +12,7 @@ from sspsam.drawing.overlays import PALETTE, draw_explanation, draw_overlay, hea
 from sspsam.errors import ConfigError
 from sspsam.images.geometry import Geometry
 from sspsam.inference.masks import Mask, encode_rle, flagged_mask
-from sspsam.inference.segmenter import PhraseMaps
+from sspsam.inference.results import PhraseMaps
 
 
 def drawn(phrase: str, pixels: np.ndarray) -> Mask:

@@ -59,7 +59,7 @@ def test_presets_have_the_published_shapes() -> None:
     import json
 
     from sspsam import SSPSAM
-    from sspsam.modeling.authors_layout import infer_config, to_ours
+    from sspsam.authors_layout import infer_config, to_ours
     from tests.sspsam.modeling.parity import FOLDER
 
     for layout, preset in (("b16", "b16-224"), ("l14", "l14-336")):
