@@ -2,88 +2,71 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
-from jobs.options import exit_code
-from pipeline.annotate.annotate_config import AnnotateConfig, flag, load_yaml, option_fields
+from jobs.options import FLAT, command_app, flags_of, given, run, with_kind
+from pipeline.annotate.annotate_config import SECTIONS, AnnotateConfig, load_yaml
+from pipeline.sources.flags import StorageOptions
 from sspsam.errors import ConfigError, SSPSAMError, UnknownModelError
 
-EPILOG = """\
-The same command again resumes. Exit codes: 0 every image is accounted for; 1 not so, see what is said;
+EPILOGUE = """\
+The same command again resumes. Exit codes: 0 every image is accounted for; 1 not so, see what is said; \
 2 the options cannot work; 130 interrupted. docs/operations.md tells how to run it on a cluster."""
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """One flag for each field of `annotate_config`; absent flags stay out of the namespace."""
-    parser = argparse.ArgumentParser(
-        prog="sspsam annotate",
-        description=__doc__,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        argument_default=argparse.SUPPRESS,
-    )
-    parser.add_argument("--config", metavar="FILE", help="YAML file of options; flags win over it")
-    for name, field in option_fields().items():
-        details = dict(field.metadata)
-        default = field.default
-        known = {"help": details["help"]}
-        if default not in (None, "", False) and isinstance(default, (str, int, float)):
-            known["help"] += f" (default: {default})"
-        known["help"] = known["help"].replace("%", "%%")
-        if details.get("positional"):
-            # Optional here, because --config may hold it; what is missing is said by name.
-            parser.add_argument(name, nargs="?", metavar=name.upper(), **known)
-        elif field.default is False:
-            parser.add_argument(flag(name), action="store_true", **known)
-        elif "optional_value" in details:
-            parser.add_argument(
-                flag(name),
-                nargs="?",
-                const=details["optional_value"],
-                metavar=details["metavar"],
-                **known,
-            )
-        else:
-            shown = {"choices": details["choices"]} if "choices" in details else {"metavar": _metavar(name)}
-            parser.add_argument(flag(name), **shown, **known)
-    return parser
-
-
-def _metavar(name: str) -> str:
-    """What stands for the flag's value in the help page."""
-    names = {"replicas": "MIN:MAX", "phrases": "SOURCE", "model": "SOURCE", "captions": "FILE"}
-    kinds = {"int": "N", "float": "X", "dict": "JSON"}
-    kind = str(option_fields()[name].type).partition(" ")[0].partition("[")[0]
-    return names.get(name) or kinds.get(kind) or name.rpartition("_")[2].upper()
-
-
-def options(argv: Sequence[str] | None = None) -> dict[str, Any]:
-    """The options of a command line: flags over the YAML file that --config names."""
-    given = vars(build_parser().parse_args(argv))
-    path = given.pop("config", None)
-    from_file = {k.replace("-", "_"): v for k, v in load_yaml(path).items()} if path else {}
-    return from_file | given
+#: Flags win over --config, so INPUT and OUTPUT may stand there: what is missing is said by name.
+Flags = flags_of(*SECTIONS, without=("input", "output"), storage_options=StorageOptions)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Annotate. Returns the exit code (see --help)."""
-    return exit_code("annotate", "pipeline,s3", lambda: _annotate(argv))
+    return run(annotate, with_kind(sys.argv[1:] if argv is None else argv), "pipeline,s3", EPILOGUE)
 
 
-def _annotate(argv: Sequence[str] | None) -> int:
+def annotate(
+    input: str | None = None,
+    output: str | None = None,
+    /,
+    *,
+    config: str | None = None,
+    flags: Annotated[Flags | None, FLAT] = None,  # type: ignore[valid-type]
+) -> int:
+    """Image/caption shards in, mask annotations out, on Ray Data.
+
+    Args:
+        input: URL, glob, folder, or text file of URLs
+        output: folder or URL of the annotation dataset
+        config: YAML file of options; flags win over it
+    """
+    return _annotate(settings(config, {"input": input, "output": output} | given(flags)))
+
+
+def parse(argv: Sequence[str]) -> AnnotateConfig:
+    """The settings that a command line says. Raises ConfigError, and cyclopts' own errors."""
+    app = command_app(annotate)
+    _, bound, _ = app.parse_args(with_kind(argv), exit_on_error=False, print_error=False)
+    places = dict(zip(("input", "output"), bound.args, strict=False))
+    return settings(bound.kwargs.get("config"), places | given(bound.kwargs.get("flags")))
+
+
+def settings(config: str | None, flags: dict[str, Any]) -> AnnotateConfig:
+    """The settings of a run: the flags that are not None, over the YAML file `config`. Raises ConfigError."""
+    from_file = {name.replace("-", "_"): value for name, value in load_yaml(config).items()} if config else {}
+    return AnnotateConfig.from_options(
+        from_file | {name: value for name, value in flags.items() if value is not None}
+    )
+
+
+def _annotate(config: AnnotateConfig) -> int:
     try:
-        config = AnnotateConfig.from_options(options(argv))
         if config.output.dry_run:
             from pipeline.annotate.dry_run import dry_run
 
             dry_run(config).print()
             return 0
-        from pipeline.annotate.job import annotate
+        from pipeline.annotate import job
 
-        summary = annotate(config)
+        summary = job.annotate(config)
     except (ConfigError, UnknownModelError):
         raise  # the same command will never work
     except SSPSAMError as error:

@@ -9,6 +9,9 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
+
+from cyclopts import App, CycloptsError
 
 #: command -> (module, one line of help), in the order in which people meet them.
 COMMANDS = {
@@ -26,28 +29,33 @@ COMMANDS = {
 }
 
 
-def usage() -> str:
-    width = max(map(len, COMMANDS))
-    lines = [f"  {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items()]
-    return "\n".join(["usage: sspsam COMMAND [options]", "", *lines, "", "sspsam COMMAND --help tells more."])
+def app() -> App:
+    """All commands, for help, near misses and completion; a command is imported when it is needed."""
+    found = App(
+        name="sspsam",
+        help="Open-vocabulary mask annotations from image/caption shards: SSP-SAM on Ray Data.",
+        version=lambda: f"sspsam {version('sspsam')}",
+        version_flags=["--version", "-V"],
+        result_action="return_value",
+    )
+    for place, (name, (module, text)) in enumerate(COMMANDS.items()):
+        function = "import_" if name == "import" else name
+        found.command(f"{module}:{function}", name=name, help=text, sort_key=place)
+    found.register_install_completion_command()
+    return found
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns its exit code; 2 for a command that does not exist."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(usage())
-        return 0
-    name, rest = arguments[0], arguments[1:]
-    if name in ("-V", "--version"):
-        from importlib.metadata import version
-
-        print(f"sspsam {version('sspsam')}")
-        return 0
-    if name not in COMMANDS:
-        print(f"sspsam: no command {name!r}\n\n{usage()}", file=sys.stderr)
+    if arguments and arguments[0] in COMMANDS:
+        return int(importlib.import_module(COMMANDS[arguments[0]][0]).main(arguments[1:]))
+    try:
+        app()(arguments, exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        print(f"sspsam: {error}", file=sys.stderr)
         return 2
-    return int(importlib.import_module(COMMANDS[name][0]).main(rest))
+    return 0
 
 
 if __name__ == "__main__":

@@ -2,124 +2,107 @@
 
 from __future__ import annotations
 
-import argparse
-import dataclasses
-import json
+import json as json_text
 import sys
 from collections.abc import Sequence
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from jobs.options import exit_code, storage_options
+from cyclopts import Parameter
+
+from jobs.options import FLAT, flags_of, given, run, with_kind
+from pipeline.annotate.annotate_config import ComputeConfig, ModelConfig, OutputConfig
+from pipeline.evaluate.evaluate_config import EvaluateConfig, ScoringConfig
+from pipeline.sources.flags import StorageOptions
+from sspsam.data import DataConfig, find_format
 from sspsam.errors import ConfigError
 
 if TYPE_CHECKING:
-    from pipeline.evaluate import EvaluateConfig
     from sspsam.evaluation import Evaluation
 
 
-def build_parser() -> argparse.ArgumentParser:
-    from pipeline.annotate.annotate_config import ComputeConfig
-    from sspsam.data import FORMATS
-    from sspsam.evaluation import TASKS
-
-    parser = argparse.ArgumentParser(prog="sspsam evaluate", description=__doc__)
-    parser.add_argument("model", help="bundled name, random:PRESET, folder, file or URL")
-    parser.add_argument("dataset", help="folder, file or URL of the benchmark; see docs/evaluation.md")
-    parser.add_argument("-o", "--output", help="folder or URL; by default evaluations/MODEL-DATASET-SPLIT")
-    data = parser.add_argument_group("benchmark")
-    data.add_argument("--format", choices=list(FORMATS), help="by default found from the files")
-    data.add_argument("--split", default="val", help="one, or several with commas")
-    data.add_argument("--images", help="folder or URL of the images, if not beside the benchmark")
-    data.add_argument("--split-by", help="REFER's maker of the split: unc, umd, google, berkeley")
-    data.add_argument("--limit", type=int, help="records to score at most")
-    scoring = parser.add_argument_group("scoring")
-    scoring.add_argument("--protocol", choices=("standard", "authors", "both"), default="standard")
-    scoring.add_argument("--task", choices=list(TASKS), help="by default the format's own")
-    scoring.add_argument("--resamples", type=int, default=1000, help="of the bootstrap; 0 for none")
-    scoring.add_argument("--seed", type=int, default=0, help="of the bootstrap")
-    job = parser.add_argument_group("job, as of sspsam annotate")
-    job.add_argument("--device", help="cpu, cuda or mps")
-    for item in dataclasses.fields(ComputeConfig):
-        flag = f"--{item.name.replace('_', '-')}"
-        kind = str if item.name == "replicas" else float
-        job.add_argument(flag, type=kind, help=item.metadata["help"])
-    job.add_argument("--chunk-size", type=int, default=64, help="images a chunk")
-    job.add_argument("--overwrite", action="store_true", help="delete what is at OUTPUT, start anew")
-    job.add_argument("--retry-errors", nargs="?", const="any", metavar="KIND")
-    job.add_argument("--storage-options", default="{}", metavar="JSON", help="options of fsspec")
-    parser.add_argument("--json", action="store_true", help="print the metrics as JSON alone")
-    return parser
+Compute = flags_of(ComputeConfig)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 0 when every sample was scored, 1 when not, 2 when it could not begin."""
-    return exit_code("evaluate", "pipeline", lambda: _evaluate(build_parser().parse_args(argv)))
+    return run(evaluate, with_kind(sys.argv[1:] if argv is None else argv), "pipeline")
 
 
-def _evaluate(arguments: argparse.Namespace) -> int:
+def evaluate(
+    model: str,
+    dataset: str,
+    /,
+    *,
+    output: Annotated[str | None, Parameter(alias="-o")] = None,
+    format: str | None = None,
+    split: str = "val",
+    images: str | None = None,
+    split_by: str | None = None,
+    limit: int | None = None,
+    scoring: Annotated[ScoringConfig | None, FLAT] = None,
+    device: str | None = None,
+    compute: Annotated[Compute | None, FLAT] = None,  # type: ignore[valid-type]
+    chunk_size: int = 64,
+    overwrite: bool = False,
+    retry_errors: str | None = None,
+    storage_options: StorageOptions | None = None,
+    json: bool = False,
+) -> int:
+    """Score a model on a benchmark the way the field does.
+
+    Args:
+        model: bundled name, random:PRESET, folder, file or URL
+        dataset: folder, file or URL of the benchmark; see docs/evaluation.md
+        output: folder or URL; by default evaluations/MODEL-DATASET-SPLIT
+        format: of the benchmark; by default found from the files
+        split: one, or several with commas
+        images: folder or URL of the images, if not beside the benchmark
+        split_by: REFER's maker of the split: unc, umd, google, berkeley
+        limit: records to score at most
+        device: cpu, cuda or mps
+        chunk_size: images a chunk
+        overwrite: delete what is at OUTPUT, start anew
+        retry_errors: recompute chunks that hold error rows: of this kind, or of any if none is named
+        storage_options: options of fsspec, as JSON
+        json: print the metrics as JSON alone
+    """
+    output = output or _default_output(model, dataset, split)
+    options = dict(storage_options or {})
+    form = format or find_format(dataset, options)
+    # Scenes have no pictures until they are drawn.
+    images = images or (f"{output}/images" if form == "scenes" else None)
+    config = EvaluateConfig(
+        data=DataConfig(dataset, form, split, images, split_by, limit, options),
+        output=OutputConfig(
+            output=output, chunk_size=chunk_size, overwrite=overwrite, retry_errors=retry_errors
+        ),
+        model=ModelConfig(model, device),
+        compute=ComputeConfig(**given(compute)),
+        scoring=scoring or ScoringConfig(),
+    )
+    return _evaluate(config, json)
+
+
+def _evaluate(config: EvaluateConfig, json: bool) -> int:
     from rich.console import Console
 
-    from pipeline.evaluate import evaluate
+    from pipeline.evaluate.evaluate_run import evaluate as score
 
     messages = Console(stderr=True, highlight=False)
-    config = evaluate_config(arguments)
-    evaluation, run = evaluate(config, say=lambda text: messages.print(text, markup=False))
+    evaluation, summary = score(config, say=lambda text: messages.print(text, markup=False))
     if evaluation is None:
-        run.print(messages)
+        summary.print(messages)
         messages.print("not every image is accounted for, so there are no numbers: run it again")
         return 1
-    if arguments.json:
-        print(json.dumps(evaluation.to_json(), indent=1))
+    if json:
+        print(json_text.dumps(evaluation.to_json(), indent=1))
     else:
         show(evaluation, config.output.output)
     missing = sum(evaluation.missing.values())
     if missing:
         messages.print(f"{missing:,} samples could not be scored and count as wrong", style="red")
     return 1 if missing else 0
-
-
-def evaluate_config(arguments: argparse.Namespace) -> EvaluateConfig:
-    """The settings that the flags say. Raises ConfigError."""
-    from pipeline.annotate.annotate_config import ComputeConfig, ModelConfig, OutputConfig
-    from pipeline.evaluate import EvaluateConfig, ScoringConfig
-    from sspsam.data import DataConfig, find_format
-
-    options = storage_options(arguments)
-    output = arguments.output or _default_output(arguments)
-    form = arguments.format or find_format(arguments.dataset, options)
-    given = vars(arguments)
-    compute: dict[str, Any] = {
-        item.name: given[item.name]
-        for item in dataclasses.fields(ComputeConfig)
-        if given[item.name] is not None
-    }
-    return EvaluateConfig(
-        data=DataConfig(
-            dataset=arguments.dataset,
-            format=form,
-            split=arguments.split,
-            # Scenes have no pictures until they are drawn.
-            images=arguments.images or (f"{output}/images" if form == "scenes" else None),
-            split_by=arguments.split_by,
-            limit=arguments.limit,
-            storage_options=options,
-        ),
-        output=OutputConfig(
-            output=output,
-            chunk_size=arguments.chunk_size,
-            overwrite=arguments.overwrite,
-            retry_errors=arguments.retry_errors,
-        ),
-        model=ModelConfig(arguments.model, arguments.device),
-        compute=ComputeConfig(**compute),
-        scoring=ScoringConfig(
-            protocol=arguments.protocol,
-            task=arguments.task,
-            resamples=arguments.resamples,
-            seed=arguments.seed,
-        ),
-    )
 
 
 def show(evaluation: Evaluation, output: str) -> None:
@@ -164,13 +147,13 @@ def _subset_table(subsets: dict[str, Any]) -> Any:
     return table
 
 
-def _default_output(arguments: argparse.Namespace) -> str:
-    if "://" in arguments.dataset:
+def _default_output(model: str, dataset: str, split: str) -> str:
+    if "://" in dataset:
         raise ConfigError("--output is needed for a remote benchmark: name a folder or URL")
-    model = PurePosixPath(arguments.model)
-    if model.name == "model":  # as training calls each of its models
-        model = model.parent
-    names = (model, PurePosixPath(arguments.dataset), PurePosixPath(arguments.split.replace(",", "+")))
+    source = PurePosixPath(model)
+    if source.name == "model":  # as training calls each of its models
+        source = source.parent
+    names = (source, PurePosixPath(dataset), PurePosixPath(split.replace(",", "+")))
     parts = [name.name.replace(":", "-") or "root" for name in names]
     return f"evaluations/{'-'.join(parts)}"
 

@@ -1,51 +1,98 @@
-"""What several commands share: options, how errors are said, and how what was written is printed."""
+"""What the commands share: how flags are read, how errors are said, and how what was written is printed."""
 
 from __future__ import annotations
 
-import argparse
+import dataclasses
 import json
 import sys
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, get_type_hints
 
-from sspsam.errors import ConfigError, SSPSAMError
+from cyclopts import App, CycloptsError, Parameter
+
+from sspsam.errors import SSPSAMError
 
 #: Our own packages: one of their modules that is missing is a fault, not an extra to install.
 _OURS = ("sspsam", "pipeline", "jobs")
 
 
-def add_storage_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--storage-options", default="{}", metavar="JSON", help="options of fsspec, as JSON")
+#: A dataclass whose fields are flags of their own.
+FLAT = Parameter(name="*")
 
 
-def storage_options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The object that --storage-options holds. Raises ConfigError."""
-    try:
-        options = json.loads(arguments.storage_options)
-    except ValueError as error:
-        raise ConfigError(f"--storage-options is not JSON: {error}") from error
-    if not isinstance(options, dict):
-        raise ConfigError("--storage-options must be a JSON object, such as '{\"anon\": true}'")
-    return options
+def flags_of(*configs: type, without: Sequence[str] = (), **changed: Any) -> Any:
+    """A dataclass with the fields of `configs`, each None unless its flag is given.
 
+    For commands where flags win over a file or a recipe, which must know what was given.
 
-def exit_code(command: str, extras: str, work: Callable[[], int]) -> int:
-    """What `work` returns; 2, with one line on stderr, for a wrong flag or dataset; 130 if interrupted.
-
-    extras: those of pyproject.toml that the command needs, as pip takes them.
+    Args:
+        without: fields that are no flags.
+        changed: cyclopts annotations by field name, for a field whose flag is not its type's.
     """
+    found = []
+    for config in configs:
+        hints = get_type_hints(config)
+        for one in dataclasses.fields(config):
+            if one.name in without:
+                continue
+            told = one.metadata["help"]
+            if one.default not in (None, "", False) and isinstance(one.default, (str, int, float)):
+                told += f" (default: {one.default})"
+            kind = changed.get(one.name, hints[one.name])
+            found.append((one.name, Annotated[kind | None, Parameter(help=told)], None))
+    # Without a module of its own it would count as one of Python's types, which cyclopts does not flatten.
+    return dataclasses.make_dataclass("Flags", found, frozen=True, namespace={"__module__": __name__})
+
+
+def given(flags: Any) -> dict[str, Any]:
+    """The values of a `flags_of` dataclass that were given; flags: None if none was."""
+    return {name: value for name, value in (vars(flags) if flags else {}).items() if value is not None}
+
+
+def with_kind(arguments: Sequence[str]) -> list[str]:
+    """`--retry-errors` alone means any kind."""
+    found = list(arguments)
+    for at, word in reversed(list(enumerate(found))):
+        if word == "--retry-errors" and (at + 1 == len(found) or found[at + 1].startswith("-")):
+            found.insert(at + 1, "any")
+    return found
+
+
+def command_app(command: Callable[..., int], epilogue: str = "") -> App:
+    """`sspsam NAME`: the function's parameters are its flags, its docstring is its help."""
+    return App(
+        name=f"sspsam {command.__name__.rstrip('_')}",
+        default_command=command,
+        help_epilogue=epilogue,
+        help_format="plaintext",
+        version_flags=[],
+        default_parameter=Parameter(negative_iterable="", negative_none="", allow_repeating=True),
+        result_action="return_value",
+        suppress_keyboard_interrupt=False,
+    )
+
+
+def run(command: Callable[..., int], argv: Sequence[str] | None, extras: str, epilogue: str = "") -> int:
+    """What `command` returns; 2, with one line on stderr, for a wrong flag or dataset; 130 if interrupted.
+
+    Args:
+        argv: the arguments; those of this process if None.
+        extras: those of pyproject.toml that the command needs, as pip takes them.
+    """
+    app = command_app(command, epilogue)
     try:
-        return work()
-    except SSPSAMError as error:
+        code = app(sys.argv[1:] if argv is None else list(argv), exit_on_error=False, print_error=False)
+        return int(code or 0)
+    except (CycloptsError, SSPSAMError) as error:
         problem = str(error)
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] in _OURS:
             raise
         problem = f"needs {error.name}: pip install 'sspsam[{extras}]'"
     except KeyboardInterrupt:
-        print(f"sspsam {command}: interrupted", file=sys.stderr)
+        print(f"{app.name[0]}: interrupted", file=sys.stderr)
         return 130
-    print(f"sspsam {command}: {problem}", file=sys.stderr)
+    print(f"{app.name[0]}: {problem}", file=sys.stderr)
     return 2
 
 

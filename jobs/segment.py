@@ -2,98 +2,102 @@
 
 from __future__ import annotations
 
-import argparse
-import json
+import json as json_text
 import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from jobs.options import exit_code
+from cyclopts import Parameter
+
+from jobs.options import run
 from sspsam.errors import ConfigError, DataError, ImageError
 
 if TYPE_CHECKING:
     from PIL import Image
     from rich.table import Table
 
-    from sspsam import SSPSAM, Mask, Segmenter
+    from sspsam import SSPSAM, Mask
 
+_STDIN = "stdin:"
 _LAST_LATIN = 0x24F  # Latin Extended-B ends here, and with it what Pillow's bundled font can write
-
-
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="sspsam segment",
-        description="Segment one image by phrases. Prints a table (or JSON) and writes the image with "
-        "contours and labels.",
-    )
-    parser.add_argument("image", metavar="IMAGE", help="file, URL, or - for standard input")
-    parser.add_argument("phrases", metavar="PHRASE", nargs="+", help='such as "the dog chasing the frisbee"')
-    parser.add_argument(
-        "--model",
-        help="bundled name, folder, file, hf://org/repo/path, URL, or random:PRESET "
-        "(default: the bundled model)",
-    )
-    parser.add_argument("--sha256", help="hex digest that the model's weights must have")
-    parser.add_argument("--device", help="torch device (default: CUDA, else MPS, else CPU)")
-    parser.add_argument(
-        "-o", "--output", metavar="PNG", help="overlay to write (default: NAME.overlay.png here)"
-    )
-    parser.add_argument(
-        "--explain",
-        action="store_true",
-        help="also write the similarity, gate and word attention of each phrase (NAME.explain.png)",
-    )
-    parser.add_argument("--json", action="store_true", help="print JSON; pictures only with -o or --explain")
-    parser.add_argument("--font", metavar="TTF", type=Path, help="font for labels in other scripts")
-    parser.add_argument(
-        "--max-pixels", type=int, metavar="N", help="refuse images of more pixels (179 million)"
-    )
-    parser.add_argument(
-        "--min-target-pixels",
-        type=int,
-        metavar="N",
-        help='fewer positive pixels in the score square mean "no target" (the model\'s own: 50)',
-    )
-    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns 0, or 2 with a message that says what to change."""
-    arguments = build_parser().parse_args(argv)
-    return exit_code("segment", "s3,gcs,hub", lambda: _segment(arguments))
+    words = sys.argv[1:] if argv is None else argv
+    # cyclopts takes a lone hyphen for a misspelt flag.
+    return run(segment, [_STDIN if word == "-" else word for word in words], "s3,gcs,hub")
 
 
-def _segment(arguments: argparse.Namespace) -> int:
-    from sspsam import Segmenter, SegmenterConfig
+def segment(
+    image: str,
+    phrase: Annotated[str, Parameter(help='such as "the dog chasing the frisbee"')],
+    /,
+    *phrases: Annotated[str, Parameter(show=False)],
+    model: str | None = None,
+    sha256: str | None = None,
+    device: str | None = None,
+    output: Annotated[str | None, Parameter(alias="-o")] = None,
+    explain: bool = False,
+    json: bool = False,
+    font: Path | None = None,
+    max_pixels: int | None = None,
+    min_target_pixels: int | None = None,
+) -> int:
+    """Segment one image by one phrase or several.
+
+    Prints a table (or JSON) and writes the image with contours and labels.
+
+    Args:
+        image: file, URL, or - for standard input
+        model: bundled name (the default), folder, file, hf://org/repo/path, URL, or random:PRESET
+        sha256: hex digest that the model's weights must have
+        device: torch device (default: CUDA, else MPS, else CPU)
+        output: overlay to write (default: NAME.overlay.png here)
+        explain: also write the similarity, gate and word attention of each phrase (NAME.explain.png)
+        json: print JSON; pictures only with -o or --explain
+        font: TTF font for labels in other scripts
+        max_pixels: refuse images of more pixels (default: 179 million)
+        min_target_pixels: fewer positive pixels in the score square mean "no target" (the model's own: 50)
+    """
+    from sspsam import Segmenter, SegmenterConfig, draw_explanation, draw_overlay
     from sspsam.images.decoding import MAX_PIXELS, decode_image
 
-    stem = Path(arguments.image.split("?")[0].rsplit("/", 1)[-1]).stem.strip("-") or "image"
-    overlay = Path(arguments.output or f"{stem}.overlay.png")
-    _check_early(arguments, overlay)
+    requested = [phrase, *phrases]
+    image = "-" if image == _STDIN else image
+    stem = Path(image.split("?", maxsplit=1)[0].rsplit("/", 1)[-1]).stem.strip("-") or "image"
+    overlay = Path(output or f"{stem}.overlay.png")
+    _check_early(requested, overlay, font)
     config = SegmenterConfig(
-        max_pixels=MAX_PIXELS if arguments.max_pixels is None else arguments.max_pixels,
-        min_target_pixels=arguments.min_target_pixels,
+        max_pixels=MAX_PIXELS if max_pixels is None else max_pixels,
+        min_target_pixels=min_target_pixels,
     )
     try:
-        image = decode_image(_read(arguments.image), config.max_pixels)
+        picture = decode_image(_read(image), config.max_pixels)
     except ImageError as error:
-        raise type(error)(f"{arguments.image}: {error}") from error
-    model = _load(arguments)
-    segmenter = Segmenter(model, config)
-    (masks,) = segmenter.segment([image], [arguments.phrases])
-    if arguments.json:
-        print(json.dumps(_as_json(arguments.image, image.size, model, masks), ensure_ascii=False))
+        raise type(error)(f"{image}: {error}") from error
+    loaded = _load(model, device, sha256)
+    segmenter = Segmenter(loaded, config)
+    (masks,) = segmenter.segment([picture], [requested])
+    if json:
+        print(json_text.dumps(_as_json(image, picture.size, loaded, masks), ensure_ascii=False))
     else:
         from rich.console import Console
 
         Console().print(_table(masks))
-    drawn = _draw(arguments, overlay, segmenter, image, masks)
+    pictures: list[tuple[Path, Image.Image]] = []
+    if output or not json:
+        pictures.append((overlay, draw_overlay(picture, masks, font=font)))
+    if explain:
+        panel = draw_explanation(picture, masks, segmenter.explain(picture, requested), font=font)
+        pictures.append((overlay.with_name(f"{overlay.stem.removesuffix('.overlay')}.explain.png"), panel))
+    drawn = [_save(path, drawing) for path, drawing in pictures]
     for path in drawn:
-        print(f"wrote {path}", file=sys.stderr if arguments.json else sys.stdout)
-    if drawn and not arguments.font and any(ord(mark) > _LAST_LATIN for mark in "".join(arguments.phrases)):
+        print(f"wrote {path}", file=sys.stderr if json else sys.stdout)
+    if drawn and not font and any(ord(mark) > _LAST_LATIN for mark in "".join(requested)):
         print("labels in other scripts than Latin need a font that has them: --font TTF", file=sys.stderr)
     return 0
 
@@ -114,23 +118,23 @@ def _read(source: str) -> bytes:
         raise DataError(f"{source}: {error.strerror or error}") from error
 
 
-def _check_early(arguments: argparse.Namespace, overlay: Path) -> None:
+def _check_early(phrases: Sequence[str], overlay: Path, font: Path | None) -> None:
     """What can be wrong before a model is loaded for nothing."""
     from PIL import Image
 
     from sspsam.drawing.labels import font_for
     from sspsam.language.phrase_text import clean_phrase
 
-    for phrase in arguments.phrases:
+    for phrase in phrases:
         clean_phrase(phrase)
     if overlay.suffix.lower() not in Image.registered_extensions():
         raise ConfigError(f"-o {overlay}: give a name that ends in .png or .jpg")
     if not overlay.parent.is_dir():
         raise ConfigError(f"-o {overlay}: the folder {overlay.parent} does not exist")
-    font_for(12, arguments.font)
+    font_for(12, font)
 
 
-def _load(arguments: argparse.Namespace) -> SSPSAM:
+def _load(name: str | None, device: str | None, sha256: str | None) -> SSPSAM:
     """The model; what it warns of (random weights) is said once, loudly."""
     from sspsam import SSPSAM
     from sspsam.checkpoint import default_model
@@ -138,13 +142,11 @@ def _load(arguments: argparse.Namespace) -> SSPSAM:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            model = SSPSAM.from_pretrained(
-                arguments.model or default_model(), device=arguments.device, sha256=arguments.sha256
-            )
+            model = SSPSAM.from_pretrained(name or default_model(), device=device, sha256=sha256)
         except (RuntimeError, AssertionError) as error:  # what torch says of devices it lacks
-            if arguments.device is None:
+            if device is None:
                 raise
-            raise ConfigError(f"--device {arguments.device}: {error}") from error
+            raise ConfigError(f"--device {device}: {error}") from error
     for warning in caught:
         if issubclass(warning.category, UserWarning):
             print(f"\n  !!  {warning.message}\n", file=sys.stderr)
@@ -193,30 +195,12 @@ def _table(masks: Sequence[Mask]) -> Table:
     return table
 
 
-def _draw(
-    arguments: argparse.Namespace,
-    overlay: Path,
-    segmenter: Segmenter,
-    image: Image.Image,
-    masks: Sequence[Mask],
-) -> list[Path]:
-    """Write the pictures that were asked for."""
-    from sspsam.drawing.overlays import draw_explanation, draw_overlay
-
-    pictures: list[tuple[Path, Image.Image]] = []
-    if arguments.output or not arguments.json:
-        pictures.append((overlay, draw_overlay(image, masks, font=arguments.font)))
-    if arguments.explain:
-        maps = segmenter.explain(image, arguments.phrases)
-        panel = draw_explanation(image, masks, maps, font=arguments.font)
-        beside = overlay.with_name(f"{overlay.stem.removesuffix('.overlay')}.explain.png")
-        pictures.append((beside, panel))
-    for path, picture in pictures:
-        try:
-            picture.save(path)
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"-o {path}: the picture cannot be written: {error}") from error
-    return [path for path, _ in pictures]
+def _save(path: Path, picture: Image.Image) -> Path:
+    try:
+        picture.save(path)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"-o {path}: the picture cannot be written: {error}") from error
+    return path
 
 
 if __name__ == "__main__":

@@ -2,76 +2,64 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 
-from jobs.options import add_storage_options, exit_code, print_json, storage_options
+from jobs.options import print_json, run
+from pipeline.sources.flags import StorageOptions
 from sspsam.errors import ConfigError
-
-
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="sspsam stats",
-        description="What is in an annotation dataset, or how another one differs from it.",
-    )
-    parser.add_argument("output", help="annotation dataset: folder or fsspec URL")
-    parser.add_argument(
-        "--compare", metavar="OTHER", help="another run of the same images, or ground truth (sspsam import)"
-    )
-    parser.add_argument(
-        "--top", type=int, default=20, metavar="N", help="phrases and changes listed (default: 20)"
-    )
-    parser.add_argument(
-        "--coverage-images",
-        type=int,
-        default=5000,
-        metavar="N",
-        help="images laid over for coverage (default: 5000)",
-    )
-    parser.add_argument("--memory-mb", type=int, default=1024, metavar="MIB", help="that DuckDB may hold")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    add_storage_options(parser)
-    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns 0, or 2 for a wrong flag or dataset."""
-    return exit_code("stats", "curate", lambda: _stats(build_parser().parse_args(argv)))
+    return run(stats, argv, "curate")
 
 
-def _stats(arguments: argparse.Namespace) -> int:
+def stats(
+    output: str,
+    /,
+    *,
+    compare: str | None = None,
+    top: int = 20,
+    coverage_images: int = 5000,
+    memory_mb: int = 1024,
+    json: bool = False,
+    storage_options: StorageOptions | None = None,
+) -> int:
+    """What is in an annotation dataset, or how another one differs from it.
+
+    Args:
+        output: annotation dataset, folder or fsspec URL
+        compare: another run of the same images, or ground truth (sspsam import)
+        top: phrases and changes listed
+        coverage_images: images laid over for coverage
+        memory_mb: MiB that DuckDB may hold
+        json: print JSON
+        storage_options: options of fsspec, as JSON
+    """
     for flag, value, least in (
-        ("--top", arguments.top, 1),
-        ("--coverage-images", arguments.coverage_images, 0),
-        ("--memory-mb", arguments.memory_mb, 64),
+        ("--top", top, 1),
+        ("--coverage-images", coverage_images, 0),
+        ("--memory-mb", memory_mb, 64),
     ):
         if value < least:
             raise ConfigError(f"{flag} {value}: at least {least}")
     from rich.console import Console
 
+    from pipeline import stats as statistics
     from pipeline.dataset.annotation_dataset import open_dataset
-    from pipeline.stats import compare, summarise
     from pipeline.stats.tables import print_comparison, print_summary
 
-    options = storage_options(arguments)
-    dataset = open_dataset(arguments.output, storage_options=options)
-    if arguments.compare:
-        other = open_dataset(arguments.compare, storage_options=options)
-        found = compare(dataset, other, top=arguments.top, memory_mb=arguments.memory_mb)
+    dataset = open_dataset(output, storage_options=storage_options)
+    if compare:
+        other = open_dataset(compare, storage_options=storage_options)
+        found = statistics.compare(dataset, other, top=top, memory_mb=memory_mb)
     else:
-        found = summarise(
-            dataset,
-            top=arguments.top,
-            coverage_images=arguments.coverage_images,
-            memory_mb=arguments.memory_mb,
-        )
-    if arguments.json:
+        found = statistics.summarise(dataset, top=top, coverage_images=coverage_images, memory_mb=memory_mb)
+    if json:
         print_json(found)
-    elif arguments.compare:
-        print_comparison(found, Console())
     else:
-        print_summary(found, Console())
+        (print_comparison if compare else print_summary)(found, Console())
     return 0
 
 

@@ -7,16 +7,18 @@ With --workers, that many processes train together through Ray Train, on one mac
 
 from __future__ import annotations
 
-import argparse
 import signal
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from jobs.options import exit_code, storage_options
+from cyclopts import Parameter
+
+from jobs.options import FLAT, flags_of, given, run
+from pipeline.sources.flags import StorageOptions
 from sspsam.errors import ConfigError
 from sspsam.training.recipes import RECIPES
 from sspsam.training.train_config import TrainConfig
@@ -25,122 +27,132 @@ if TYPE_CHECKING:
     from sspsam.training.training_data import Data
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="sspsam train", description=__doc__.split("\n")[0])
-    parser.add_argument("output", help="folder or URL of the run; an existing run is resumed")
-    parser.add_argument(
-        "--recipe", choices=sorted(RECIPES), help="all stages of a schedule; flags below override it"
-    )
-    parser.add_argument("--from", dest="source", help="model to start from (default: random weights)")
-    parser.add_argument("--clip", metavar="FILE", help="CLIP weights to begin with, with --sam")
-    parser.add_argument("--sam", metavar="FILE", help="SAM weights to begin with, with --clip")
-    parser.add_argument("--preset", default="tiny", help="layout of random weights (default: tiny)")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, mps or auto (default)")
-    parser.add_argument("--threads", type=int, help="CPU threads (default: torch's choice)")
-    _add_data(parser)
-    _add_workers(parser)
-    group = parser.add_argument_group("a stage")
-    for item in fields(TrainConfig):
-        flag = "--" + item.name.replace("_", "-")
-        told = f"{item.metadata['help']} (default: {item.default})"
-        if isinstance(item.default, bool):
-            group.add_argument(
-                flag, action=argparse.BooleanOptionalAction, default=None, help=item.metadata["help"]
-            )
-        else:
-            group.add_argument(flag, type=type(item.default), help=told)
-    return parser
+Stage = flags_of(TrainConfig)
 
 
-def _add_data(parser: argparse.ArgumentParser) -> None:
-    from sspsam.data import FORMATS
+@dataclass(frozen=True)
+class Run:
+    """One training run.
 
-    group = parser.add_argument_group("labelled images, instead of scenes")
-    group.add_argument("--data", help="benchmark, or OUTPUT of annotate, curate or import")
-    group.add_argument("--format", choices=list(FORMATS), help="by default found from the files")
-    group.add_argument("--split", help="to train on (default: train; all where there are no splits)")
-    group.add_argument("--validation-split", help="of the same data (default: every 20th image)")
-    group.add_argument("--images-at", metavar="URL", help="folder or URL of the benchmark's images")
-    group.add_argument("--split-by", help="REFER's maker of the split: unc, umd, google, berkeley")
-    group.add_argument("--limit", type=int, help="records to train on at most")
-    group.add_argument("--flip", type=float, default=0.5, help="chance of mirroring (default: 0.5)")
-    group.add_argument(
-        "--translate",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="place the picture anywhere in CLIP's square, as published",
-    )
-    group.add_argument(
-        "--features", metavar="URL", help="where --cache-features keeps them (default: OUTPUT/features)"
-    )
-    group.add_argument("--storage-options", default="{}", metavar="JSON", help="options of fsspec")
+    Args:
+        output: folder or URL of the run; an existing run is resumed
+        recipe: all stages of a schedule; the flags of a stage override it
+        source: model to start from (default: random weights)
+        clip: CLIP weights to begin with, with --sam
+        sam: SAM weights to begin with, with --clip
+        preset: layout of random weights
+        device: cpu, cuda, mps or auto
+        threads: CPU threads (default: torch's choice)
+        storage_options: options of fsspec, as JSON
+        workers: processes of Ray Train; 0 trains in this one, or in one of Ray Train if OUTPUT is a URL
+        gpus_per_worker: GPUs a worker (default: 1 if the cluster has any)
+        cpus_per_worker: CPU cores a worker
+        max_failures: lost workers after which the run gives up
+        features: where --cache-features keeps them (default: OUTPUT/features)
+    """
+
+    output: str
+    _: KW_ONLY
+    recipe: str | None = None
+    source: Annotated[str | None, Parameter(name="--from")] = None
+    clip: str | None = None
+    sam: str | None = None
+    preset: str = "tiny"
+    device: str = "auto"
+    threads: int | None = None
+    storage_options: StorageOptions = field(default_factory=dict)
+    workers: int = 0
+    gpus_per_worker: float | None = None
+    cpus_per_worker: float = 1.0
+    max_failures: int = 100
+    features: str | None = None
 
 
-def _add_workers(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("several processes, through Ray Train")
-    group.add_argument(
-        "--workers",
-        type=int,
-        default=0,
-        help="processes; 0 trains in this one, or in one of Ray Train if OUTPUT is a URL",
-    )
-    group.add_argument("--gpus-per-worker", type=float, help="default: 1 if the cluster has any")
-    group.add_argument("--cpus-per-worker", type=float, default=1.0, help="CPU cores a worker")
-    group.add_argument(
-        "--max-failures", type=int, default=100, help="lost workers after which the run gives up"
-    )
+@dataclass(frozen=True, kw_only=True)
+class Labelled:
+    """Labelled images, instead of scenes.
+
+    Args:
+        data: benchmark, or OUTPUT of annotate, curate or import
+        format: of --data; by default found from the files
+        split: to train on (default: train; all where there are no splits)
+        validation_split: of the same data (default: every 20th image)
+        images_at: folder or URL of the benchmark's images
+        split_by: REFER's maker of the split: unc, umd, google, berkeley
+        limit: records to train on at most
+        flip: chance of mirroring
+        translate: place the picture anywhere in CLIP's square, as published
+    """
+
+    data: str | None = None
+    format: str | None = None
+    split: str | None = None
+    validation_split: str | None = None
+    images_at: str | None = None
+    split_by: str | None = None
+    limit: int | None = None
+    flip: float = 0.5
+    translate: bool = True
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 0 when trained, 2 when it could not be, 143 when stopped by SIGTERM after a checkpoint."""
-    return exit_code("train", "pipeline", lambda: _train(build_parser().parse_args(argv)))
+    return run(train, argv, "pipeline")
 
 
-def _train(options: argparse.Namespace) -> int:
-    chosen = {
-        item.name: getattr(options, item.name)
-        for item in fields(TrainConfig)
-        if getattr(options, item.name) is not None
-    }
-    if options.recipe:
-        stages = tuple(replace(stage, **chosen) for stage in RECIPES[options.recipe])
+def train(
+    options: Annotated[Run, FLAT],
+    *,
+    labelled: Annotated[Labelled, FLAT] = Labelled(),
+    stage: Annotated[Stage | None, FLAT] = None,  # type: ignore[valid-type]
+) -> int:
+    """Train SSP-SAM on generated scenes or, with --data, on labelled images.
+
+    The same command again goes on where it was stopped or killed. With --workers, that many processes train
+    together through Ray Train, on one machine or a cluster.
+    """
+    chosen = given(stage)
+    if options.recipe is None:
+        stages: tuple[TrainConfig, ...] = (TrainConfig(**chosen),)
+    elif options.recipe in RECIPES:
+        stages = tuple(replace(one, **chosen) for one in RECIPES[options.recipe])
     else:
-        stages = (TrainConfig(**chosen),)
-    data = _data(options)
+        raise ConfigError(f"--recipe {options.recipe!r}: there are {', '.join(sorted(RECIPES))}")
+    data = _data(options, labelled)
     if options.clip or options.sam:
-        options.source = _with_towers(options)
+        options = replace(options, source=_with_towers(options))
     if options.workers or "://" in options.output:
         return _run_workers(options, stages, data)
     return _run(options, stages, data)
 
 
-def _data(options: argparse.Namespace) -> Data:
+def _data(options: Run, labelled: Labelled) -> Data:
     """What the flags say to train on. Raises ConfigError and DataError."""
     from sspsam.data import DataConfig, find_format
     from sspsam.training.record_batches import RecordOptions
     from sspsam.training.training_data import RecordData, SceneData
 
-    if options.data is None:
+    if labelled.data is None:
         return SceneData(options.output)
-    stores = storage_options(options)
-    form = options.format or find_format(options.data, stores)
-    unsplit = form == "annotations" and not _has_splits(options.data, stores)
+    stores = dict(options.storage_options)
+    form = labelled.format or find_format(labelled.data, stores)
+    unsplit = form == "annotations" and not _has_splits(labelled.data, stores)
     return RecordData(
         data=DataConfig(
-            dataset=options.data,
+            dataset=labelled.data,
             format=form,
-            split=options.split or ("all" if unsplit else "train"),
-            images=options.images_at,
-            split_by=options.split_by,
-            limit=options.limit,
+            split=labelled.split or ("all" if unsplit else "train"),
+            images=labelled.images_at,
+            split_by=labelled.split_by,
+            limit=labelled.limit,
             storage_options=stores,
         ),
-        validation_split=options.validation_split,
-        options=RecordOptions(flip=options.flip, translate=options.translate),
+        validation_split=labelled.validation_split,
+        options=RecordOptions(flip=labelled.flip, translate=labelled.translate),
     )
 
 
-def _with_towers(options: argparse.Namespace) -> str:
+def _with_towers(options: Run) -> str:
     """A model with published towers, saved as OUTPUT/start; made once."""
     from sspsam import SSPSAM, SSPSAMConfig
     from sspsam.training.towers import load_towers
@@ -161,7 +173,7 @@ def _has_splits(dataset: str, stores: dict[str, Any]) -> bool:
     return exists(join(dataset, "_curation.json"), stores)
 
 
-def _run(options: argparse.Namespace, stages: tuple[TrainConfig, ...], data: Data) -> int:
+def _run(options: Run, stages: tuple[TrainConfig, ...], data: Data) -> int:
     """Train in this process."""
     import torch
 
@@ -196,7 +208,7 @@ def _run(options: argparse.Namespace, stages: tuple[TrainConfig, ...], data: Dat
     return _finished(options, measures, started)
 
 
-def _run_workers(options: argparse.Namespace, stages: tuple[TrainConfig, ...], data: Data) -> int:
+def _run_workers(options: Run, stages: tuple[TrainConfig, ...], data: Data) -> int:
     """Train through Ray Train."""
     from pipeline.train.ray_train import WorkerConfig, train_stages
 
@@ -207,7 +219,7 @@ def _run_workers(options: argparse.Namespace, stages: tuple[TrainConfig, ...], d
         data=_with_features(options, stages, data),
         preset=options.preset,
         source=options.source,
-        storage_options=storage_options(options),
+        storage_options=dict(options.storage_options),
         workers=WorkerConfig(
             workers=max(1, options.workers),
             gpus_per_worker=options.gpus_per_worker,
@@ -220,7 +232,7 @@ def _run_workers(options: argparse.Namespace, stages: tuple[TrainConfig, ...], d
     return _finished(options, measures, started)
 
 
-def _with_features(options: argparse.Namespace, stages: tuple[TrainConfig, ...], data: Data) -> Data:
+def _with_features(options: Run, stages: tuple[TrainConfig, ...], data: Data) -> Data:
     """The data with the towers' outputs cached, if the flags ask for it."""
     from sspsam.training.training_data import RecordData
 
@@ -236,7 +248,7 @@ def _with_features(options: argparse.Namespace, stages: tuple[TrainConfig, ...],
     return replace(data, features=url)
 
 
-def _finished(options: argparse.Namespace, measures: dict[str, float], started: float) -> int:
+def _finished(options: Run, measures: dict[str, float], started: float) -> int:
     told = ", ".join(f"{name} {value:.3f}" for name, value in measures.items())
     print(f"trained in {(time.monotonic() - started) / 60:.1f} min: {told}")
     print(f"model: {options.output.rstrip('/')}/model")

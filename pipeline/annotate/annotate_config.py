@@ -14,24 +14,24 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from sspsam.errors import ConfigError
 
 FORMATS = ("auto", "tar", "parquet", "folder")
 
 
-def _option(default: Any, help_: str, **metadata: Any) -> Any:
+def _option(default: Any, help_: str) -> Any:
     """A dataclass field that is also a flag; `help_` states the unit."""
-    return field(default=default, metadata={"help": help_, **metadata})
+    return field(default=default, metadata={"help": help_})
 
 
 @dataclass(frozen=True)
 class InputConfig:
     """Which samples are read."""
 
-    input: str = _option("", "URL, glob, folder, or text file of URLs", positional=True)
-    format: str = _option("auto", "how the input is stored", choices=FORMATS)
+    input: str = _option("", "URL, glob, folder, or text file of URLs")
+    format: Literal["auto", "tar", "parquet", "folder"] = _option("auto", "how the input is stored")
     captions: str | None = _option(None, "captions file of a folder (JSONL, CSV or COCO JSON), or none")
     image_column: str | None = _option(None, "Parquet column of images or image URLs")
     caption_column: str | None = _option(None, "Parquet column of captions")
@@ -140,15 +140,12 @@ class ComputeConfig:
 class OutputConfig:
     """Where the dataset goes, and what happens to what is there."""
 
-    output: str = _option("", "folder or URL of the annotation dataset", positional=True)
+    output: str = _option("", "folder or URL of the annotation dataset")
     chunk_size: int = _option(64, "samples a chunk: the unit of retry and the rows of a file")
     embed_images: bool = _option(False, "copy the encoded images into the dataset")
     overwrite: bool = _option(False, "delete the annotations at OUTPUT and start anew")
     retry_errors: str | None = _option(
-        None,
-        "recompute chunks that hold error rows, of KIND only if given",
-        optional_value="any",
-        metavar="KIND",
+        None, "recompute chunks that hold error rows: of this kind, or of any if none is named"
     )
     dry_run: bool = _option(False, "list the input, time one chunk, write nothing")
 

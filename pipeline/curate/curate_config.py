@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import yaml
 
@@ -20,6 +20,11 @@ CAP_ORDERS: Final = ("score", "hash")
 MAX_PHASH_DISTANCE: Final = 8
 
 
+def _option(default: Any, help_: str) -> Any:
+    """A field that is also a flag; `help_` states the unit."""
+    return field(default=default, metadata={"help": help_})
+
+
 @dataclass(frozen=True)
 class CurateConfig:
     """The declarative part. Stages run in the order of the fields; each is off by default.
@@ -27,30 +32,33 @@ class CurateConfig:
     Two runs with the same source, verdicts and config write the same rows.
     """
 
-    #: "apply": rejected images and masks go. "accepted": only accepted ones stay. "ignore".
-    reviews: str = "apply"
-    #: Whether flagged images and masks go too.
-    drop_flagged: bool = False
-    #: has_target is decided again: target_pixels (of the scoring square) at least this many.
-    min_target_pixels: int | None = None
-    #: Whether phrases without a target (has_target false) stay, as negatives.
-    keep_no_target: bool = False
-    #: SQL expressions over the columns of `images` and `masks`; null counts as false.
-    where: tuple[str, ...] = ()
-    #: Masks of one image with an IoU of at least this become one; its other phrases are aliases.
-    merge_iou: float | None = None
-    #: Images whose perceptual hashes differ in at most this many of 64 bits are one.
-    phash_distance: int | None = None
-    #: Masks of one normalised phrase in the whole dataset.
-    max_per_phrase: int | None = None
-    #: Which masks of a capped phrase stay: the best "score" or an even "hash" sample.
-    cap_order: str = "score"
-    #: Whether images without a mask left stay.
-    keep_empty: bool = False
-    #: Share of each split; an image's split follows from its key and `seed` alone.
-    split: Mapping[str, float] = field(default_factory=lambda: {"train": 0.9, "val": 0.1})
-    #: Changes the split and the hash order.
-    seed: int = 0
+    reviews: Literal["apply", "accepted", "ignore"] = _option(
+        "apply", "verdicts: apply them (rejected ones go), keep only accepted ones, or ignore them"
+    )
+    drop_flagged: bool = _option(False, "flagged images and masks go too")
+    min_target_pixels: int | None = _option(
+        None, "decide has_target again: at least this many target_pixels (of the scoring square)"
+    )
+    keep_no_target: bool = _option(False, "keep phrases without a target, as negatives")
+    where: tuple[str, ...] = _option(
+        (), "SQL predicate over the columns of `images` and `masks`, null counts as false; repeatable"
+    )
+    merge_iou: float | None = _option(
+        None, "masks of one image from this IoU up become one; its other phrases are aliases"
+    )
+    phash_distance: int | None = _option(
+        None, "images whose perceptual hashes differ in at most this many bits (0 to 8) are one"
+    )
+    max_per_phrase: int | None = _option(None, "masks of one normalised phrase in the whole dataset")
+    cap_order: Literal["score", "hash"] = _option(
+        "score", "which masks of a capped phrase stay: the best score, or an even hash sample"
+    )
+    keep_empty: bool = _option(False, "keep images without a mask left")
+    split: Mapping[str, float] = field(
+        default_factory=lambda: {"train": 0.9, "val": 0.1},
+        metadata={"help": "shares NAME=SHARE,...; an image's split follows from its key and --seed"},
+    )
+    seed: int = _option(0, "of the split and the hash order")
 
     def __post_init__(self) -> None:
         _one_of("--reviews", self.reviews, REVIEWS)
@@ -76,7 +84,7 @@ class CurateConfig:
                 near = difflib.get_close_matches(str(name), known, 1)
                 hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
                 raise ConfigError(f"{where}: no option {name!r}; {hint}")
-            _check_type(f"{where}: {name}", value, str(known[name].type))
+            _check_type(f"{where}: {name}", value, str(known[name].type).replace('"', "'"))
         return cls(**{str(name): value for name, value in values.items()})
 
     @classmethod
@@ -101,14 +109,10 @@ class CurateConfig:
 class CurateResources:
     """How to do it; changes nothing in the result."""
 
-    #: Processes that read and write files, at most; a small dataset takes fewer. 1 = this one.
-    workers: int = max(1, os.cpu_count() or 1)
-    #: MiB that DuckDB may hold; what does not fit spills to `scratch`.
-    memory_mb: int = 1024
-    #: Local folder for what the two readings share; None = the system's temporary folder.
-    scratch: str | None = None
-    #: Images a written file at most.
-    rows_per_file: int = 5000
+    workers: int = _option(max(1, os.cpu_count() or 1), "processes that read and write files, at most")
+    memory_mb: int = _option(1024, "MiB that DuckDB may hold; what does not fit spills to --scratch")
+    scratch: str | None = _option(None, "local folder for intermediate files, else the system's")
+    rows_per_file: int = _option(5000, "images a written file")
 
     def __post_init__(self) -> None:
         _at_least("--workers", self.workers, 1)
@@ -143,7 +147,8 @@ def _checked_split(split: Mapping[str, float]) -> dict[str, float]:
 def _check_type(what: str, value: Any, annotation: str) -> None:
     """Raise ConfigError if a YAML value is not of the field's kind."""
     kinds: dict[str, tuple[type, ...]] = {
-        "str": (str,),
+        "Literal['apply', 'accepted', 'ignore']": (str,),
+        "Literal['score', 'hash']": (str,),
         "bool": (bool,),
         "int": (int,),
         "int | None": (int, type(None)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import threading
 from collections import OrderedDict
+from collections.abc import Mapping
 from typing import Any
 
 from PIL import Image
@@ -23,7 +24,7 @@ class Pictures:
     is never handed to the browser as it is."""
 
     def __init__(
-        self, rows: Rows, *, storage_options: dict[str, Any], cache_mb: int = 256, threads: int = 8
+        self, rows: Rows, *, storage_options: Mapping[str, Any], cache_mb: int = 256, threads: int = 8
     ) -> None:
         self._rows = rows
         self._options = storage_options

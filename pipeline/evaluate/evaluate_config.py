@@ -23,12 +23,19 @@ FORMAT_TASKS: Final = {"refer": "res", "grefcoco": "gres", "phrasecut": "phrasec
 
 @dataclass(frozen=True)
 class ScoringConfig:
-    """How predictions are scored."""
+    """How predictions are scored.
 
-    protocol: str = "standard"  # standard, authors or both
-    task: str | None = None  # res, gres or phrasecut; None: the format's own
-    resamples: int = 1000  # of the bootstrap over images; 0 for no intervals
-    seed: int = 0  # of the bootstrap
+    Args:
+        protocol: standard, authors or both
+        task: res, gres or phrasecut; by default the format's own
+        resamples: of the bootstrap over images; 0 for no intervals
+        seed: of the bootstrap
+    """
+
+    protocol: str = "standard"
+    task: str | None = None
+    resamples: int = 1000
+    seed: int = 0
 
     def __post_init__(self) -> None:
         if self.protocol not in (*PROTOCOLS, "both"):

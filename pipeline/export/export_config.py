@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from sspsam.errors import ConfigError
 
@@ -20,9 +20,6 @@ FORMATS: Final = {
     "lance": "one Lance dataset a split",
 }
 
-IMAGES: Final = ("copy", "link", "reference")
-CATEGORIES: Final = ("phrase", "head", "single")
-
 #: Formats that hold the images inside their own files, or need them beside the labels.
 EMBEDDING: Final = ("webdataset", "hf", "lance")
 NEEDS_FILES: Final = ("yolo", "fiftyone")
@@ -30,23 +27,27 @@ NEEDS_FILES: Final = ("yolo", "fiftyone")
 
 @dataclass(frozen=True)
 class ExportConfig:
-    """What to write."""
+    """What to write.
+
+    Args:
+        format: the other tool's format, see below
+        images: copy them, link to local files (symbolic), or reference them by URL
+        categories: of a mask: its normalised phrase, the phrase's head noun, or a single one
+        images_per_file: images a file, where a file holds many; by default the format's habit
+        workers: images fetched at a time
+    """
 
     format: str
-    #: "copy" the images, "link" to local files (symbolic), or "reference" them by URL.
-    images: str = "copy"
-    #: Category of a mask: its normalised "phrase", the "head" noun of that, or a "single" one.
-    categories: str = "phrase"
-    #: Images a file, in formats of many images a file. None: the format's habit.
+    images: Literal["copy", "link", "reference"] = "copy"
+    categories: Literal["phrase", "head", "single"] = "phrase"
     images_per_file: int | None = None
-    #: Images fetched at a time.
     workers: int = 2 * (os.cpu_count() or 1)
 
     def __post_init__(self) -> None:
         for flag, value, known in (
             ("--format", self.format, tuple(FORMATS)),
-            ("--images", self.images, IMAGES),
-            ("--categories", self.categories, CATEGORIES),
+            ("--images", self.images, ("copy", "link", "reference")),
+            ("--categories", self.categories, ("phrase", "head", "single")),
         ):
             if value not in known:
                 raise ConfigError(f"{flag} {value!r}: one of {', '.join(known)}")

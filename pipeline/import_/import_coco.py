@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 import duckdb
 import fsspec
@@ -36,14 +36,17 @@ _SPOOL = pa.schema([("place", pa.int64()), ("phrase", pa.string()), ("counts", p
 
 @dataclass(frozen=True)
 class ImportConfig:
-    """What becomes a phrase, and where the images are."""
+    """What becomes a phrase, and where the images are.
 
-    #: Folder or URL that `file_name` is relative to; None if the file names are URLs or `coco_url` is there.
+    Args:
+        images: folder or URL that file names are relative to; none if they are URLs or `coco_url` is there
+        phrase_field: field of an annotation that is its phrase; where it is missing, the category's name
+        instances: make one mask of the instances of one phrase of an image, or one each
+    """
+
     images: str | None = None
-    #: Field of an annotation that is its phrase; where it is missing, the category's name.
     phrase_field: str = "phrase"
-    #: "merge": one phrase of an image is one mask, as a referring expression means it. "separate".
-    instances: str = "merge"
+    instances: Literal["merge", "separate"] = "merge"
 
     def __post_init__(self) -> None:
         if self.instances not in ("merge", "separate"):

@@ -2,26 +2,43 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Annotated
 
+from cyclopts import Parameter
+
+from pipeline.sources.flags import StorageOptions
 from sspsam.errors import ConfigError
 
 
 @dataclass(frozen=True)
 class ReportConfig:
-    """One report. Paths left out stand beside a local dataset, or in the current folder."""
+    """One report.
 
-    output: str  # folder or fsspec URL of the annotation dataset
-    page: str | None = None  # HTML file to write; None: report.html
-    sheet: str | None = None  # PNG file to write; None: the page's name with .png
-    truth: str | None = None  # dataset of true masks; None: OUTPUT/truth where that exists
-    tiles: int = 12  # images a section
-    phrases: int = 40  # rows of the table of phrases
-    seed: int = 0  # of the random sections
-    memory_mb: int = 1024  # DuckDB's limit, MiB
-    threads: int = 8  # files read, and images decoded, at the same time
-    storage_options: dict[str, Any] = field(default_factory=dict)  # of fsspec, for all URLs
+    Args:
+        output: annotation dataset, a folder or URL (s3://bucket/output)
+        page: HTML file to write (OUTPUT/report.html if OUTPUT is local, else ./report.html)
+        sheet: PNG file to write (the page's name with .png)
+        truth: true masks in the same schema, keys and phrases: shows IoU (OUTPUT/truth, if it exists)
+        tiles: images a section
+        phrases: rows of the table of phrases
+        seed: of the random samples
+        memory_mb: DuckDB's memory limit, MiB
+        threads: files read, and images decoded, at the same time
+        storage_options: options of fsspec for all URLs, as JSON
+    """
+
+    output: str
+    _: KW_ONLY
+    page: Annotated[str | None, Parameter(alias="-o")] = None
+    sheet: str | None = None
+    truth: str | None = None
+    tiles: int = 12
+    phrases: int = 40
+    seed: int = 0
+    memory_mb: int = 1024
+    threads: int = 8
+    storage_options: StorageOptions = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, least in (("tiles", 1), ("phrases", 1), ("memory_mb", 128), ("threads", 1)):

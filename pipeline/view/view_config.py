@@ -4,28 +4,47 @@ from __future__ import annotations
 
 import ipaddress
 import secrets
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Annotated
 
+from cyclopts import Parameter
+
+from pipeline.sources.flags import StorageOptions
 from sspsam.errors import ConfigError
 
 
 @dataclass(frozen=True)
 class ViewConfig:
-    """One viewer. `token` is made up when the address is not a loopback one and none is given."""
+    """One viewer.
 
-    output: str  # folder or fsspec URL of the annotation dataset
-    host: str = "127.0.0.1"  # address to listen on
-    port: int = 8642  # TCP port; 0 takes a free one
-    token: str | None = None  # secret that every request must bring; None: no secret
-    allowed_hosts: tuple[str, ...] = ()  # further names that a Host header may hold
-    model: str | None = None  # what SSPSAM.from_pretrained takes; None: no attention maps
-    device: str | None = None  # torch device of the model; None: the best there is
-    index_path: str | None = None  # DuckDB file to keep; None: a temporary one
-    memory_mb: int = 2048  # DuckDB's limit, MiB
-    cache_mb: int = 256  # thumbnails kept in memory, MiB
-    threads: int = 8  # files read, and images decoded, at the same time
-    storage_options: dict[str, Any] = field(default_factory=dict)  # of fsspec, for all URLs
+    Args:
+        output: annotation dataset, a folder or URL (s3://bucket/output)
+        host: address to listen on
+        port: TCP port; 0 takes a free one
+        token: secret that every request must bring; made up if --host is reachable from other machines
+        allowed_hosts: a further name under which browsers may reach the server, as behind a proxy; repeatable
+        model: also offer attention maps of this model ('tiny', folder, URL)
+        device: torch device of --model
+        index_path: keep the index in this DuckDB file, to open faster next time
+        memory_mb: DuckDB's memory limit, MiB
+        cache_mb: thumbnails kept in memory, MiB
+        threads: files read, and images decoded, at the same time
+        storage_options: options of fsspec for all URLs, as JSON
+    """
+
+    output: str
+    _: KW_ONLY
+    host: str = "127.0.0.1"
+    port: int = 8642
+    token: str | None = None
+    allowed_hosts: Annotated[tuple[str, ...], Parameter(name="--allowed-host")] = ()
+    model: str | None = None
+    device: str | None = None
+    index_path: Annotated[str | None, Parameter(name="--index")] = None
+    memory_mb: int = 2048
+    cache_mb: int = 256
+    threads: int = 8
+    storage_options: StorageOptions = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from jobs.annotate import options
+from jobs.annotate import parse
 from pipeline.annotate import rows
 from pipeline.annotate.annotate_config import AnnotateConfig
 from pipeline.annotate.metrics import _instruments
@@ -76,7 +76,7 @@ def test_commands_of_the_pages_are_understood() -> None:
     complete = [c for c in commands(text) if len([a for a in c if not a.startswith("-")]) >= 2]
     assert len(complete) >= 4
     for arguments in complete:
-        AnnotateConfig.from_options(options(arguments))
+        parse(arguments)
     example = re.search(r"```yaml\n(.*?)```", text, re.DOTALL)
     assert example is not None
     AnnotateConfig.from_options(yaml.safe_load(example[1]))
@@ -104,7 +104,7 @@ def test_ray_job_runs_the_job() -> None:
         shlex.split(job["spec"]["entrypoint"])[0:2] + shlex.split(job["spec"]["entrypoint"])[2:]
     )
     assert (program, module, arguments[0]) == ("python", "-m", "jobs.annotate")
-    config = AnnotateConfig.from_options(options(arguments[1:]))
+    config = parse(arguments[1:])
     group = job["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]
     assert config.compute.replica_range() == (1, group["maxReplicas"])
 

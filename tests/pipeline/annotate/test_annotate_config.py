@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.annotate import options
+from jobs.annotate import parse
 from pipeline.annotate import allocation, cluster
 from pipeline.annotate.allocation import Allocation, _fit, allocate, reallocate
 from pipeline.annotate.annotate_config import AnnotateConfig, ComputeConfig, option_fields
@@ -22,22 +22,21 @@ def test_flags_win_over_the_file_and_both_over_defaults(tmp_path: Path) -> None:
         "input: in\noutput: out\nchunk-size: 16\nreplicas: 2:4\nembed_images: true\n"
         "storage-options: {anon: true}\nretry-errors: fetch_failed\n"
     )
-    given = options(["--config", str(file), "--chunk-size", "32", "--sample", "0.5", "other"])
-    config = AnnotateConfig.from_options(given)
+    config = parse(["--config", str(file), "--chunk-size", "32", "--sample", "0.5", "other"])
     assert (config.source.input, config.output.output) == ("other", "out")
     assert (config.output.chunk_size, config.source.sample) == (32, 0.5)
     assert config.output.embed_images is True
     assert config.compute.replica_range() == (2, 4)
     assert config.source.storage_options == {"anon": True}
     assert config.output.retry_errors == "fetch_failed"
-    bare = AnnotateConfig.from_options(options(["in", "out", "--retry-errors"]))
+    bare = parse(["in", "out", "--retry-errors"])
     assert bare.output.retry_errors == "any"
     assert bare.output.chunk_size == 64
     said = bare.all_options()
     assert set(said) == set(option_fields())
     json.dumps(said)
-    secret = options(["in", "out", "--storage-options", '{"key": "k", "secret": "s3cr3t"}'])
-    assert "s3cr3t" not in json.dumps(AnnotateConfig.from_options(secret).all_options())
+    secret = parse(["in", "out", "--storage-options", '{"key": "k", "secret": "s3cr3t"}'])
+    assert "s3cr3t" not in json.dumps(secret.all_options())
 
 
 @pytest.mark.parametrize(
