@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from pipeline.report.html import number
+from pipeline.dataset.numerals import number
 from pipeline.report.numbers import Numbers
 from pipeline.report.tiles import Line, Section, Tile
 from pipeline.report.truth import Agreement

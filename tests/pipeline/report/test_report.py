@@ -14,10 +14,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from jinja2 import UndefinedError
 from PIL import Image
 
 from pipeline.report import ReportConfig, make_report
-from pipeline.report.html import Markup, join, tag
+from pipeline.report.page import environment
 from sspsam.errors import ConfigError, DataError
 from sspsam.evaluation import SAMPLE_SCHEMA
 from sspsam.schema import ANNOTATION_SCHEMA
@@ -232,7 +233,10 @@ def test_what_it_refuses(made: MadeDataset, tmp_path: Path) -> None:
     assert not Path(page).exists()
 
 
-def test_markup_escapes_by_construction() -> None:
-    made = tag("p", "<b>", tag("i", 'a"&'), None, 3, class_='x"y', data_key="<")
-    assert made == '<p class="x&quot;y" data-key="&lt;">&lt;b&gt;<i>a&quot;&amp;</i>3</p>'
-    assert join("<", Markup("<br>")) == "&lt;<br>"
+def test_what_is_inserted_is_escaped() -> None:
+    page = environment().from_string('<p class="{{ a }}">{{ b }}</p>{{ c | picture(b) }}')
+    made = page.render(a='x"y', b="<b>&", c=Image.new("RGB", (2, 1)))
+    assert '<p class="x&#34;y">&lt;b&gt;&amp;</p>' in made
+    assert 'alt="&lt;b&gt;&amp;"' in made
+    with pytest.raises(UndefinedError):
+        environment().from_string("{{ nowhere }}").render()
