@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from functools import cached_property
 from typing import Any, BinaryIO, TypeVar
 
 from fsspec import AbstractFileSystem
+from tenacity import Retrying, retry_if_exception, stop_before_delay, wait_exponential
 
 from pipeline.sources.storage import filesystem, is_local, is_transient
 from sspsam.errors import DataError
@@ -134,19 +134,18 @@ class Store:
 
     def _patiently(self, name: str, request: Callable[[], T]) -> T:
         """Repeat `request` with back-off while its error is one that passes."""
-        end = time.monotonic() + self.patience_seconds
-        wait = 0.5
-        while True:
-            try:
-                return request()
-            except FileNotFoundError:
-                raise
-            except Exception as error:
-                passes = not self.local and is_transient(error)
-                if not passes or time.monotonic() + wait > end:
-                    raise DataError(
-                        f"{self.url}/{name}: {type(error).__name__}: {error}: see that OUTPUT can "
-                        "be written (credentials, endpoint, space), then run the command again"
-                    ) from error
-            time.sleep(wait)
-            wait = min(wait * 2, 15.0)
+        patience = Retrying(
+            retry=retry_if_exception(lambda error: not self.local and is_transient(error)),
+            stop=stop_before_delay(self.patience_seconds),
+            wait=wait_exponential(multiplier=0.5, max=15.0),
+            reraise=True,
+        )
+        try:
+            return patience(request)
+        except FileNotFoundError:
+            raise
+        except Exception as error:
+            raise DataError(
+                f"{self.url}/{name}: {type(error).__name__}: {error}: see that OUTPUT can "
+                "be written (credentials, endpoint, space), then run the command again"
+            ) from error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import time
 from collections.abc import Container, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential
 
 from pipeline.dataset.store import Store
 from pipeline.phrases import Phrase
@@ -106,15 +106,13 @@ class IndexReader:
 
     def _load(self, reference: dict[str, Any]) -> bytes:
         """The image's bytes; a store that is away for a while is asked again."""
-        for attempt in range(_ATTEMPTS):
-            try:
-                return load_image(reference, dict(self.storage_options))
-            except DataError as error:
-                cause = error.__cause__
-                if cause is None or not is_transient(cause) or attempt == _ATTEMPTS - 1:
-                    raise
-                time.sleep(min(0.5 * 2**attempt, 15.0))
-        raise AssertionError("unreachable")
+        patience = Retrying(
+            retry=retry_if_exception(lambda e: e.__cause__ is not None and is_transient(e.__cause__)),
+            stop=stop_after_attempt(_ATTEMPTS),
+            wait=wait_exponential(multiplier=0.5, max=15.0),
+            reraise=True,
+        )
+        return patience(load_image, reference, dict(self.storage_options))
 
 
 def record_phrases(samples: list[Sample]) -> list[list[Phrase]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import posixpath
-import random
 import socket
 import ssl
 import time
@@ -15,6 +14,8 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential, wait_random
 
 from pipeline.sources.samples import ReadOptions
 from pipeline.sources.storage import ShardError, describe, filesystem, is_local, is_transient
@@ -52,21 +53,22 @@ class Fetcher:
         return list(self._pool.map(lambda url: url and self._one(url, missing), urls))  # type: ignore[arg-type]
 
     def _one(self, url: str, missing: str) -> Fetched:
-        attempts = min(self._options.attempts, _MAX_ATTEMPTS)
-        for attempt in range(1, attempts + 1):
-            try:
-                data = _get(url, self._options)
-            except ShardError as error:
-                return error.kind, str(error)
-            except FileNotFoundError:
-                return missing, f"{url}: no such file"
-            except Exception as error:
-                if _is_final(error) or attempt == attempts:
-                    return "fetch_failed", f"{url}: {describe(error)} (attempt {attempt})"
-                time.sleep(self._options.backoff_seconds * 2 ** (attempt - 1) * random.uniform(1, 2))
-            else:
-                return data or ("zero_size", f"{url}: 0 bytes")
-        raise AssertionError("unreachable")
+        first = self._options.backoff_seconds
+        attempts = Retrying(
+            retry=retry_if_exception(lambda error: not _is_final(error)),
+            stop=stop_after_attempt(min(self._options.attempts, _MAX_ATTEMPTS)),
+            wait=wait_exponential(multiplier=first) + wait_random(0, first),
+            reraise=True,
+        )
+        try:
+            return attempts(_get, url, self._options) or ("zero_size", f"{url}: 0 bytes")
+        except ShardError as error:
+            return error.kind, str(error)
+        except FileNotFoundError:
+            return missing, f"{url}: no such file"
+        except Exception as error:
+            tried = attempts.statistics["attempt_number"]
+            return "fetch_failed", f"{url}: {describe(error)} (attempt {tried})"
 
 
 def resolve(url: str, base: str) -> str:
@@ -109,7 +111,9 @@ def _get_http(url: str, options: ReadOptions) -> bytes:
     return b"".join(parts)
 
 
-def _is_final(error: Exception) -> bool:
+def _is_final(error: BaseException) -> bool:
+    if isinstance(error, (ShardError, FileNotFoundError)):
+        return True
     reason = error.reason if isinstance(error, urllib.error.URLError) else error
     if isinstance(reason, socket.gaierror):
         return reason.errno == socket.EAI_NONAME

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import re
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +13,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from fsspec import AbstractFileSystem
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_chain, wait_fixed
 
 from pipeline.sources.folder import folder_shards
 from pipeline.sources.parquet import check_columns
@@ -124,14 +124,13 @@ class _Found:
 
 
 def _expand_with_retry(url: str, options: Mapping[str, Any] | None) -> _Found:
-    for seconds in _PAUSES_SECONDS:
-        try:
-            return _expand(url, options)
-        except Exception as error:
-            if not is_transient(error):
-                raise
-            time.sleep(seconds)
-    return _expand(url, options)
+    patience = Retrying(
+        retry=retry_if_exception(is_transient),
+        stop=stop_after_attempt(len(_PAUSES_SECONDS) + 1),
+        wait=wait_chain(*map(wait_fixed, _PAUSES_SECONDS)),
+        reraise=True,
+    )
+    return patience(_expand, url, options)
 
 
 def _expand(url: str, options: Mapping[str, Any] | None) -> _Found:

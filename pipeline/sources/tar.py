@@ -171,7 +171,12 @@ def _plain_file(block: bytes) -> tuple[str, int] | None:
         size = int(block[124:135], 8)
     except ValueError:
         return None
-    if block[156] != 0x30 or block[345] or checksum != sum(block) - sum(block[148:156]) + 256:
+    if (
+        block[154] not in b"\0 "
+        or block[156] != 0x30
+        or block[345]
+        or checksum != sum(block) - sum(block[148:156]) + 256
+    ):
         return None  # no regular file, a name in two parts, or damage
     return block[:100].partition(b"\0")[0].decode("utf-8", "backslashreplace"), size
 

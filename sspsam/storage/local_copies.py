@@ -11,13 +11,13 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import fsspec
+from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_exponential
 
 from sspsam.errors import CheckpointError, ChecksumError, UnknownModelError
 
@@ -140,10 +140,16 @@ def _filesystem(url: str, storage_options: dict[str, Any] | None) -> tuple[Any, 
     return filesystem, remote
 
 
-def _with_retries(url: str, ask: Callable[[], Any]) -> Any:
-    for attempt in range(_ATTEMPTS):
+def _with_retries(url: str, request: Callable[[], Any]) -> Any:
+    @retry(
+        retry=retry_if_exception_type(_UnreachableError),
+        stop=stop_after_attempt(_ATTEMPTS),
+        wait=wait_exponential(multiplier=_FIRST_PAUSE_S),
+        reraise=True,
+    )
+    def once() -> Any:
         try:
-            return ask()
+            return request()
         except Exception as error:  # each store has its own exceptions for a lost connection
             cause, status = _cause(error)
             if isinstance(cause, FileNotFoundError) or status in (404, 410):
@@ -153,10 +159,9 @@ def _with_retries(url: str, ask: Callable[[], Any]) -> Any:
                 raise CheckpointError(message) from error
             if isinstance(cause, ImportError):
                 raise CheckpointError(f"{url}: {cause}") from error
-            if attempt == _ATTEMPTS - 1:
-                raise _UnreachableError(f"{type(cause).__name__}: {cause}") from error
-            time.sleep(_FIRST_PAUSE_S * 2**attempt)
-    raise AssertionError("unreachable")
+            raise _UnreachableError(f"{type(cause).__name__}: {cause}") from error
+
+    return once()
 
 
 def _cause(error: Exception) -> tuple[BaseException, int | None]:
