@@ -19,7 +19,7 @@ from cyclopts import Parameter
 
 from jobs.options import FLAT, flags_of, given, run
 from pipeline.sources.flags import StorageOptions
-from sspsam.errors import ConfigError
+from sspsam.errors import ConfigError, DivergedError
 from sspsam.training.recipes import RECIPES
 from sspsam.training.train_config import TrainConfig
 
@@ -96,7 +96,10 @@ class Labelled:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code 0 when trained, 2 when it could not be, 143 when stopped by SIGTERM after a checkpoint."""
+    """Exit code 0 when trained, 1 when it diverged, 2 when it could not begin.
+
+    143 when stopped by SIGTERM, after a checkpoint.
+    """
     return run(train, argv, "pipeline")
 
 
@@ -121,9 +124,13 @@ def train(
     data = _data(options, labelled)
     if options.clip or options.sam:
         options = replace(options, source=_with_towers(options))
-    if options.workers or "://" in options.output:
-        return _run_workers(options, stages, data)
-    return _run(options, stages, data)
+    try:
+        if options.workers or "://" in options.output:
+            return _run_workers(options, stages, data)
+        return _run(options, stages, data)
+    except DivergedError as error:
+        print(f"sspsam train: {error}", file=sys.stderr)
+        return 1
 
 
 def _data(options: Run, labelled: Labelled) -> Data:

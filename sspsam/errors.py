@@ -16,6 +16,7 @@
     ├── PhraseError                one phrase cannot be used                        phrase
     │   └── EmptyPhraseError       nothing in it that means anything                empty_phrase
     ├── DataError                  a dataset, shard or row is not as it should be   data
+    ├── DivergedError              training met a loss or gradient that is no number diverged
     └── OutOfMemoryError           one phrase of one image does not fit             out_of_memory
 
 `kind` is stable: it is what `error.kind` holds in the annotation rows.
@@ -80,6 +81,10 @@ class EmptyPhraseError(PhraseError):
 
 class DataError(SSPSAMError):
     kind = "data"
+
+
+class DivergedError(SSPSAMError):
+    kind = "diverged"
 
 
 class OutOfMemoryError(SSPSAMError):

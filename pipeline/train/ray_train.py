@@ -7,6 +7,7 @@ shown twice or left out.
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -18,13 +19,15 @@ import fsspec
 from torch import nn
 
 from pipeline.annotate.cluster import connect, total_resources
-from sspsam.errors import ConfigError, DataError
+from sspsam.checkpoint import load_config
+from sspsam.errors import CheckpointError, ConfigError, DataError, DivergedError, SSPSAMError
+from sspsam.model_config import SSPSAMConfig
 from sspsam.storage.storage_options import options_for
 from sspsam.training.loop import train
 from sspsam.training.process import Process
-from sspsam.training.recipes import start_model
+from sspsam.training.recipes import FINISHED, fingerprint, require_finished, start_model
 from sspsam.training.train_config import TrainConfig
-from sspsam.training.training_data import Data, settle
+from sspsam.training.training_data import Data, RecordData, settle
 
 if TYPE_CHECKING:
     import ray.train
@@ -32,7 +35,7 @@ if TYPE_CHECKING:
     from sspsam.modeling.model import SSPSAM
 
 _CHECKPOINT = "checkpoint.pt"
-_FINISHED = "finished"
+_FATAL = "fatal.json"
 
 
 @dataclass(frozen=True)
@@ -52,19 +55,6 @@ class WorkerConfig:
             raise ConfigError(f"--cpus-per-worker must be positive, not {self.cpus_per_worker}")
         if self.max_failures < 0:
             raise ConfigError(f"--max-failures must not be negative, not {self.max_failures}")
-
-
-@dataclass(frozen=True)
-class StageSpec:
-    """What a worker needs to know of its stage."""
-
-    config: TrainConfig
-    data: Data
-    preset: str
-    source: str | None
-    threads: int
-    #: fsspec's, where `source` is an earlier stage's model under OUTPUT; None anywhere else.
-    source_options: dict[str, Any] | None
 
 
 @dataclass(frozen=True)
@@ -88,6 +78,22 @@ class Storage:
 
         fs, base = self.place
         return {"storage_path": base, "storage_filesystem": PyFileSystem(FSSpecHandler(fs))}
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """What a worker needs to know of its stage."""
+
+    config: TrainConfig
+    data: Data
+    preset: str
+    source: str | None
+    threads: int
+    #: fsspec's, where `source` is an earlier stage's model under OUTPUT; None anywhere else.
+    source_options: dict[str, Any] | None
+    storage: Storage
+    #: File of `storage` that holds an error which starting again cannot mend.
+    fatal: str
 
 
 def train_stages(
@@ -127,17 +133,29 @@ def train_stages(
         source_options = None
         if source and Path(source).exists():
             source = str(Path(source).absolute())  # workers may run in another folder
+        if isinstance(data, RecordData):
+            data = data.absolute()
         measures: dict[str, float] = {}
         for number, config in enumerate(stages, start=1):
             name = f"{number}-{config.stage}"
             model = f"{root}/{name}/model"
-            if not fs.exists(f"{base}/{name}/{_FINISHED}"):
+            run = fingerprint(config, data, preset, source if number == 1 else None)
+            finished = f"{base}/{name}/{FINISHED}"
+            if fs.exists(finished):
+                require_finished(fs.cat_file(finished).decode(), run, f"{root}/{name}")
+            else:
+                if isinstance(data, RecordData):  # said here, at once, not by workers started again
+                    data.sources(config, _model_config(preset, source, source_options))
                 threads = workers.threads or max(1, int(workers.cpus_per_worker))
-                spec = StageSpec(config, data, preset, source, threads, source_options)
+                fatal = f"{base}/{name}-{_FATAL}"
+                spec = StageSpec(config, data, preset, source, threads, source_options, storage, fatal)
+                if fs.exists(fatal):
+                    fs.rm_file(fatal)
                 say(f"{name}: {workers.workers} workers, {'GPU' if use_gpu else 'CPU'}")
                 result = _fit(spec, name, storage, workers, use_gpu, resources)
                 measures = dict(result.metrics or {})
                 _keep_model(result, fs, f"{base}/{name}")
+                fs.pipe_file(finished, json.dumps(run).encode())
             source, source_options = model, storage.options
         fs.copy(f"{base}/{name}/model/", f"{base}/model/", recursive=True)
         return measures
@@ -147,12 +165,24 @@ def train_stages(
 
 
 def train_worker(settings: dict[str, Any]) -> None:
-    """What each process runs: the plain loop, told about the others."""
+    """What each process runs. An error that will not pass is left for the driver and ends every start."""
+    spec: StageSpec = settings["spec"]
+    fs = spec.storage.place[0]
+    if fs.exists(spec.fatal):
+        return
+    try:
+        _train(spec)
+    except SSPSAMError as error:
+        fs.pipe_file(spec.fatal, json.dumps({"kind": error.kind, "message": str(error)}).encode())
+        raise
+
+
+def _train(spec: StageSpec) -> None:
+    """The plain loop, told about the other processes."""
     import ray.train
     import ray.train.torch
     import torch
 
-    spec: StageSpec = settings["spec"]
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
     device = ray.train.torch.get_device()
@@ -176,6 +206,7 @@ def train_worker(settings: dict[str, Any]) -> None:
             training,
             validation,
             folder,
+            data=spec.data.describe(),
             process=process,
             say=(lambda line: print(line, flush=True)) if rank == 0 else _silent,
         )
@@ -252,13 +283,32 @@ def _fit(
             checkpoint_config=CheckpointConfig(num_to_keep=2),
         ),
     )
+    fs = storage.place[0]
     try:
         result = trainer.fit()
     except Exception as error:  # Ray wraps whatever the workers raised
+        _raise_fatal(fs, spec.fatal)
         raise DataError(f"stage {name}: training ended: {error}") from error
+    _raise_fatal(fs, spec.fatal)
     if result.error is not None or result.checkpoint is None:
         raise DataError(f"stage {name}: training ended: {result.error}")
     return result
+
+
+def _raise_fatal(fs: Any, path: str) -> None:
+    """Raise the error that a worker left, if one did, as what it was there."""
+    if not fs.exists(path):
+        return
+    told = json.loads(fs.cat_file(path))
+    kinds = {one.kind: one for one in (ConfigError, DataError, CheckpointError, DivergedError)}
+    raise kinds.get(told["kind"], DataError)(told["message"])
+
+
+def _model_config(preset: str, source: str | None, options: dict[str, Any] | None) -> SSPSAMConfig:
+    """The sizes of the model that a stage starts from, for what checks the data against them."""
+    if source is None or options is not None:  # an earlier stage's model has the preset's sizes
+        return SSPSAMConfig.preset(preset)
+    return load_config(source)
 
 
 def _keep_model(result: ray.train.Result, fs: Any, folder: str) -> None:
@@ -266,7 +316,6 @@ def _keep_model(result: ray.train.Result, fs: Any, folder: str) -> None:
     assert result.checkpoint is not None
     with result.checkpoint.as_directory() as stored:
         fs.put(f"{stored}/model/", f"{folder}/model/", recursive=True)
-    fs.pipe_file(f"{folder}/{_FINISHED}", b"")
 
 
 def _resources(workers: WorkerConfig) -> tuple[bool, dict[str, float]]:

@@ -117,8 +117,9 @@ def _records(config: DataConfig, path: str, refs: list[dict[str, Any]]) -> Itera
     options = config.options
     try:
         known = sorted({ref["split"] for ref in refs})
-        splits = pick_splits(config.split, known, path)
-        refs = [ref for ref in refs if ref["split"] in splits]
+        names = sorted({name for split in known for name in _names(split)})
+        splits = set(pick_splits(config.split, names, path))
+        refs = [ref for ref in refs if not splits.isdisjoint(_names(ref["split"]))]
         wanted = {ann_id for ref in refs for ann_id in _ann_ids(ref)}
         image_ids = {ref["image_id"] for ref in refs}
     except (KeyError, TypeError) as error:
@@ -174,6 +175,18 @@ def _sentences(
             },
             subsets=(count, *(f"category:{name}" for name in names)),
         )
+
+
+def _names(split: str) -> set[str]:
+    """Every name under which REFER counts a ref's split.
+
+    RefCLEF's refs are of `testA`, `testAB`, `testABC`, ...: each counts under each of its letters, and
+    `test` is all of them (REFER's `getRefIds`, github.com/lichengunc/refer).
+    """
+    letters = split.removeprefix("test")
+    if not split.startswith("test") or not letters.isupper():
+        return {split}
+    return {split, "test", *(f"test{letter}" for letter in letters)}
 
 
 def _ann_ids(ref: dict[str, Any]) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sspsam.errors import DivergedError
 from sspsam.modeling.model import SSPSAM
 from sspsam.training.features import FeatureCache
 from sspsam.training.optimizer import decoder_is_frozen, make_optimizer, set_rates, trainable
@@ -20,6 +22,7 @@ from sspsam.training.train_config import TrainConfig
 from sspsam.training.validate import validate
 
 _REPORT_EVERY = 20  # steps
+_SPIKE = 4.0  # times the running mean: a loss that is said
 
 
 def train_step(
@@ -49,11 +52,28 @@ def train_step(
     if decoder_is_frozen(config, state.step):  # as if it had no gradient: no norm, no moments
         for parameter in model.sam.mask_decoder.parameters():
             parameter.grad = None
-    nn.utils.clip_grad_norm_(parameters, config.clip_norm)
+    # Gradients are the same in all processes, losses are not: all of them stop here, at the same step.
+    norm = float(nn.utils.clip_grad_norm_(parameters, config.clip_norm))
+    if not math.isfinite(norm):
+        shown = ", ".join(f"{name} {value:g}" for name, value in told.items())
+        raise DivergedError(
+            f"stage {config.stage}, step {state.step + 1}: the gradient is not finite (losses: {shown}). "
+            f"The checkpoint of an earlier step stays as it was; lower --learning-rate or --clip-norm"
+        )
     state.optimizer.step()
     state.step += 1
     update_ema(state, config.ema_decay)
     return told
+
+
+def require_finite(state: TrainState, config: TrainConfig) -> None:
+    """Raise DivergedError if a weight is not finite: nothing of it is saved over what was good."""
+    for name, value in state.model.named_parameters():
+        if name in state.ema and not bool(torch.isfinite(value).all()):
+            raise DivergedError(
+                f"stage {config.stage}, step {state.step}: {name} is not finite. The checkpoint of an "
+                "earlier step stays as it was; lower --learning-rate"
+            )
 
 
 @contextmanager
@@ -81,6 +101,7 @@ def train(
     validation: Source,
     output: Path,
     *,
+    data: dict[str, Any] | None = None,
     process: Process | None = None,
     say: Callable[[str], None] = print,
     writer: Any = None,
@@ -93,6 +114,8 @@ def train(
         validation: scenes that training never sees.
         output: receives checkpoint.pt, validation/*.png and, at the end, the averaged model as a
             folder `model/` that `from_pretrained` takes.
+        data: what the training batches are made of, as `Data.describe` says it: a checkpoint of
+            other data is refused.
         process: what this process is among several.
         say: told one progress line every few steps.
         writer: a TensorBoard SummaryWriter.
@@ -108,6 +131,7 @@ def train(
         model=model,
         optimizer=make_optimizer(parameters, config),
         ema={name: parameter.detach().clone() for name, parameter in parameters.items()},
+        data=data or {},
     )
     checkpoint = output / "checkpoint.pt"
     found = process.restore() if process.restore else checkpoint
@@ -123,20 +147,13 @@ def train(
     losses_of: nn.Module = StageLosses(model, config, cache)
     losses_of = process.wrap(losses_of) if process.wrap else losses_of
     measures: dict[str, float] = {}
-    since, first = time.monotonic(), state.step
-    sums: dict[str, float] = {}
+    report = _Report(config, state.step, process.world, say, writer)
     while state.step < config.steps and not stop():
-        for name, value in train_step(state, config, source, losses_of, list(parameters.values())).items():
-            sums[name] = sums.get(name, 0.0) + value
-        if state.step % _REPORT_EVERY == 0:
-            rate = (state.step - first) / (time.monotonic() - since)
-            mean = {name: value / _REPORT_EVERY for name, value in sums.items()}
-            sums = {}
-            say(_progress(config, state.step, mean, rate, process.world))
-            if writer is not None:
-                for name, value in mean.items():
-                    writer.add_scalar(f"{config.stage}/{name}", value, state.step)
+        losses = train_step(state, config, source, losses_of, list(parameters.values()))
+        report.add(state.step, losses)
         last = state.step == config.steps
+        if last or state.step % config.checkpoint_every == 0 or state.step % config.validate_every == 0:
+            require_finite(state, config)
         if state.step % config.checkpoint_every == 0 or last:
             if process.rank == 0:
                 save_state(state, config, checkpoint)
@@ -145,6 +162,7 @@ def train(
         if process.rank == 0 and (state.step % config.validate_every == 0 or last):
             measures = _validate(state, config, validation, output, say, writer)
     if state.step < config.steps and process.rank == 0:
+        require_finite(state, config)
         save_state(state, config, checkpoint)
     return measures
 
@@ -170,11 +188,41 @@ def _validate(
     return measures
 
 
-def _progress(config: TrainConfig, step: int, losses: dict[str, float], rate: float, world: int) -> str:
-    left = (config.steps - step) / max(rate, 1e-9)
-    told = " ".join(f"{name} {value:.3f}" for name, value in losses.items())
-    images = rate * config.images * config.accumulate * world
-    return (
-        f"{config.stage} {step}/{config.steps} {told} | {images:.1f} images/s, "
-        f"{int(left // 60)}:{int(left % 60):02d} left"
-    )
+class _Report:
+    """Tells how the losses go: means every few steps, and each loss that is far above its usual."""
+
+    def __init__(
+        self, config: TrainConfig, first: int, world: int, say: Callable[[str], None], writer: Any
+    ) -> None:
+        self._config, self._first, self._world = config, first, world
+        self._say, self._writer = say, writer
+        self._since = time.monotonic()
+        self._sums: dict[str, float] = {}
+        self._usual = 0.0  # running mean of the whole loss
+
+    def add(self, step: int, losses: dict[str, float]) -> None:
+        """`losses`: of the step that was done last, the `step`-th."""
+        for name, value in losses.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+        loss, seen, stage = sum(losses.values()), step - self._first, self._config.stage
+        if seen > _REPORT_EVERY and loss > _SPIKE * self._usual:
+            self._say(f"{stage} {step}: loss {loss:.3f} is {loss / self._usual:.1f} times its running mean")
+        self._usual += (loss - self._usual) / min(seen, 5 * _REPORT_EVERY)
+        if step % _REPORT_EVERY == 0:
+            mean = {name: value / _REPORT_EVERY for name, value in self._sums.items()}
+            self._sums = {}
+            self._say(self._progress(step, mean))
+            if self._writer is not None:
+                for name, value in mean.items():
+                    self._writer.add_scalar(f"{stage}/{name}", value, step)
+
+    def _progress(self, step: int, losses: dict[str, float]) -> str:
+        config = self._config
+        rate = (step - self._first) / (time.monotonic() - self._since)
+        left = (config.steps - step) / max(rate, 1e-9)
+        told = " ".join(f"{name} {value:.3f}" for name, value in losses.items())
+        images = rate * config.images * config.accumulate * self._world
+        return (
+            f"{config.stage} {step}/{config.steps} {told} | {images:.1f} images/s, "
+            f"{int(left // 60)}:{int(left % 60):02d} left"
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,8 +15,12 @@ from sspsam.model_config import SSPSAMConfig
 from sspsam.modeling.model import SSPSAM
 from sspsam.training.initialise import smooth_positions
 from sspsam.training.loop import train
+from sspsam.training.state import require_same
 from sspsam.training.train_config import TrainConfig
 from sspsam.training.training_data import Data, SceneData, settle
+
+#: The file that says that a stage is done; holds its fingerprint.
+FINISHED: Final = "finished"
 
 #: The bundled model: both towers first (they share no weight, so their order does not matter), then
 #: the SSP encoder on features that are computed once a scene.
@@ -141,21 +146,53 @@ def run_stages(
     measures: dict[str, float] = {}
     for number, config in enumerate(stages, start=1):
         folder = output / f"{number}-{config.stage}"
-        if (folder / "finished").exists():
+        run = fingerprint(config, data, preset, source if number == 1 else None)
+        if (folder / FINISHED).exists():
+            require_finished((folder / FINISHED).read_text(), run, str(folder))
             say(f"{config.stage}: finished before")
             source = str(folder / "model")
             continue
         model = start_model(config, preset, source, device)
         training, validation = data.sources(config, model.config)
         config = settle(config, training, validation)  # noqa: PLW2901
-        measures = train(model, config, training, validation, folder, say=say, writer=writer, stop=stop)
+        measures = train(
+            model,
+            config,
+            training,
+            validation,
+            folder,
+            data=data.describe(),
+            say=say,
+            writer=writer,
+            stop=stop,
+        )
         if stop():
             return measures
-        (folder / "finished").touch()
+        (folder / FINISHED).write_text(json.dumps(run))
         source = str(folder / "model")
     if source is not None and (output / "model").resolve() != Path(source).resolve():
         shutil.copytree(source, output / "model", dirs_exist_ok=True)
     return measures
+
+
+def fingerprint(config: TrainConfig, data: Data, preset: str, source: str | None) -> dict[str, Any]:
+    """What a finished stage was: settings, data and start. The same OUTPUT is not taken for another's.
+
+    Args:
+        source: model that the run starts from; None for a stage that starts from the one before.
+    """
+    start = {"from": source} if source else {"preset": preset}
+    free = ("checkpoint_every", "validate_every", "validation_scenes")
+    return {k: v for k, v in config.to_dict().items() if k not in free} | start | data.describe()
+
+
+def require_finished(told: str, run: dict[str, Any], where: str) -> None:
+    """Raise CheckpointError if the stage that finished at `where` is not this run's.
+
+    told: the content of its file `finished`; empty if an earlier version wrote it.
+    """
+    if told:
+        require_same(json.loads(told), json.loads(json.dumps(run)), where)
 
 
 def start_model(config: TrainConfig, preset: str, source: str | None, device: str) -> SSPSAM:

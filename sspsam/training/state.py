@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ class TrainState:
     model: nn.Module
     optimizer: torch.optim.Optimizer
     ema: dict[str, Tensor]  # averaged copies of the parameters that train
+    data: dict[str, Any] = field(default_factory=dict)  # what is trained on, as `Data.describe` says it
 
 
 def save_state(state: TrainState, config: TrainConfig, path: Path) -> None:
@@ -29,6 +30,7 @@ def save_state(state: TrainState, config: TrainConfig, path: Path) -> None:
     content = {
         "step": state.step,
         "config": config.to_dict(),
+        "data": state.data,
         "model": state.model.state_dict(),
         "optimizer": state.optimizer.state_dict(),
         "ema": state.ema,
@@ -65,12 +67,33 @@ def load_state(state: TrainState, config: TrainConfig, path: Path) -> None:
     if differing:
         told = ", ".join(f"{k}: {theirs.get(k)} there, {ours[k]} here" for k in differing)
         raise CheckpointError(f"{path} belongs to a run with other settings ({told})")
+    require_same(content.get("data"), state.data, str(path))
     state.model.load_state_dict(content["model"])
     state.optimizer.load_state_dict(content["optimizer"])
     for name, value in content["ema"].items():
         state.ema[name].copy_(value)
     torch.set_rng_state(content["rng"])
     state.step = content["step"]
+
+
+def require_same(theirs: dict[str, Any] | None, ours: dict[str, Any], where: str) -> None:
+    """Raise CheckpointError if what is at `where` was trained on other data than `ours`.
+
+    theirs: None or empty where an earlier version wrote no description.
+    """
+    if not theirs or not ours:
+        return
+    names = sorted({*theirs, *ours})
+    differing = [
+        f"{name}: {theirs.get(name)!r} there, {ours.get(name)!r} here"
+        for name in names
+        if theirs.get(name) != ours.get(name)
+    ]
+    if differing:
+        raise CheckpointError(
+            f"{where} was trained otherwise ({', '.join(differing)}): give the same flags to go on, "
+            "or another OUTPUT"
+        )
 
 
 def update_ema(state: TrainState, decay: float) -> None:

@@ -59,6 +59,10 @@ class SceneData:
         training = SceneSource(model, scenes, seed, config.pool, pool, shares)
         return training, SceneSource(model, scenes, VALIDATION_SEED)
 
+    def describe(self) -> dict[str, Any]:
+        """What decides which batches there are, by the names of the flags."""
+        return {"data": "scenes"}
+
 
 @dataclass(frozen=True)
 class RecordData:
@@ -75,6 +79,26 @@ class RecordData:
     validation_split: str | None = None
     options: RecordOptions = field(default_factory=RecordOptions)
     features: str | None = None
+
+    def absolute(self) -> RecordData:
+        """The same data with local paths that hold from any folder: workers run in one of their own."""
+        data = replace(self.data, dataset=_absolute(self.data.dataset), images=_absolute(self.data.images))
+        return replace(self, data=data, features=_absolute(self.features))
+
+    def describe(self) -> dict[str, Any]:
+        """What decides which batches there are, by the names of the flags."""
+        data = self.absolute().data
+        return {
+            "data": data.dataset,
+            "format": data.format,
+            "split": data.split,
+            "validation_split": self.validation_split,
+            "images_at": data.images,
+            "split_by": data.split_by,
+            "limit": data.limit,
+            "flip": self.options.flip,
+            "translate": self.options.translate,
+        }
 
     def records(self) -> tuple[list[Record], list[Record]]:
         """Training and validation records.
@@ -127,6 +151,11 @@ class RecordData:
 
 
 Data = SceneData | RecordData
+
+
+def _absolute(place: str | None) -> Any:
+    """A local path from the root; URLs, and names that are no file here, as they are."""
+    return str(Path(place).absolute()) if place and "://" not in place and Path(place).exists() else place
 
 
 def settle(config: TrainConfig, training: Source, validation: Source) -> TrainConfig:

@@ -52,6 +52,32 @@ def test_every_format_trains(made: MadeBenchmarks, tiny_model_dir: Path, tmp_pat
     assert "clip" not in moved
 
 
+def test_the_same_output_is_not_taken_for_another_run(
+    made: MadeBenchmarks, tiny_model_dir: Path, tmp_path: Path, capsys, monkeypatch
+):
+    """Finished with one dataset: another one, another flag or another start are refused by name."""
+    output = tmp_path / "run"
+    start = ["--from", str(tiny_model_dir), "--validation-split", "val", *SHORT]
+    assert main([str(output), "--data", str(made.grefcoco), *start]) == 0, capsys.readouterr().err
+    monkeypatch.chdir(made.grefcoco.parent)
+    assert main([str(output), "--data", made.grefcoco.name, *start]) == 0  # the same, from elsewhere
+    assert "finished before" in capsys.readouterr().out
+    for changed, said in (
+        (["--data", str(made.refer)], "data: "),
+        (["--data", str(made.grefcoco), "--flip", "0"], "flip: 0.5 there, 0.0 here"),
+        (["--data", str(made.grefcoco), "--steps", "3"], "steps: 2 there, 3 here"),
+        (["--data", str(made.grefcoco), "--from", "tiny"], "from: "),
+    ):
+        assert main([str(output), *start, *changed]) == 2
+        error = capsys.readouterr().err
+        assert said in error
+        assert "another OUTPUT" in error
+    diverged = ["--data", str(made.grefcoco), *start, "--steps", "30", "--learning-rate", "1e12"]
+    assert main([str(tmp_path / "diverged"), *diverged]) == 1
+    assert "--learning-rate" in capsys.readouterr().err
+    assert not (tmp_path / "diverged" / "model").exists()
+
+
 def test_misuse_is_told(made: MadeBenchmarks, tiny_model_dir: Path, tmp_path: Path, capsys):
     def said(*arguments: object) -> str:
         assert main([str(tmp_path / "run"), *map(str, arguments)]) == 2

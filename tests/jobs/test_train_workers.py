@@ -40,7 +40,9 @@ def names_a_checkpoint(snapshot: Path) -> bool:
     return snapshot.exists() and "checkpoint_2" in snapshot.read_text()
 
 
-def start(output: Path, data: Path, model: Path, *options: str) -> subprocess.Popen[str]:
+def start(
+    output: Path, data: Path, model: Path, *options: str, folder: Path | None = None
+) -> subprocess.Popen[str]:
     environment = os.environ | {
         "RAY_AUTH_MODE": "disabled",
         "RAY_ADDRESS": "local",
@@ -54,7 +56,8 @@ def start(output: Path, data: Path, model: Path, *options: str) -> subprocess.Po
     command += ["--validate-every", str(STEPS), "--workers", "2", "--cpus-per-worker", "0.5"]
     return subprocess.Popen(
         [*command, *options],
-        env=environment,
+        env=environment | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -102,3 +105,38 @@ def test_a_killed_worker_costs_no_step(tmp_path: Path, tiny_model_dir: Path):
     said, _ = again.communicate(timeout=400)
     assert again.returncode == 0, said[-3000:]
     assert "resuming" not in said
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(900)
+def test_workers_find_relative_data_and_do_not_retry_what_will_not_pass(
+    tmp_path: Path, tiny_model_dir: Path
+) -> None:
+    bench = make_benchmarks(tmp_path / "bench")
+    few = ("--steps", "2", "--validate-every", "2", "--validation-scenes", "1")
+    data = bench.grefcoco.relative_to(tmp_path)
+    output = tmp_path / "run"
+    done = start(output, data, tiny_model_dir, *few, folder=tmp_path)
+    said, _ = done.communicate(timeout=400)
+    assert done.returncode == 0, said[-3000:]
+    assert (output / "model" / "model.safetensors").exists()
+
+    # Another flag for what is finished, and a stage that needs scenes: said before any worker starts.
+    for flags, message in (
+        (("--flip", "0"), "flip: 0.5 there, 0.0 here"),
+        (("--stage", "align"), "--stage align is trained on scenes"),
+    ):
+        place = output if "--flip" in flags else tmp_path / "align"
+        refused = start(place, data, tiny_model_dir, *few, *flags, folder=tmp_path)
+        said, _ = refused.communicate(timeout=200)
+        assert refused.returncode == 2, said[-3000:]
+        assert message in said
+        assert "RayTrainWorker" not in said
+
+    for picture in bench.images.rglob("*.jpg"):
+        picture.write_bytes(b"no picture")
+    broken = start(tmp_path / "broken", data, tiny_model_dir, *few, folder=tmp_path)
+    said, _ = broken.communicate(timeout=400)
+    assert broken.returncode == 2, said[-3000:]
+    assert "cannot be read" in said.splitlines()[-1]
+    assert said.count("failed to decode") + said.count("Encountered failure") <= 2

@@ -25,6 +25,12 @@ Test = Callable[[dict[str, Any], dict[str, Any]], bool]
 
 
 @pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> MadeDataset:
+    """24 images in two shards; the first has hostile text, each shard one error and one no_phrase."""
+    return make_dataset(tmp_path_factory.mktemp("dataset"), images=24, seed=3)
+
+
+@pytest.fixture(scope="module")
 def filled(made: MadeDataset) -> Iterator[tuple[MadeDataset, Index]]:
     index = Index(open_tolerant(str(made.output)), threads=2)
     index.refresh()

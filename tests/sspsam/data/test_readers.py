@@ -6,6 +6,7 @@ import json
 import pickle
 import re
 import threading
+from collections.abc import Callable
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -54,6 +55,31 @@ def test_refer(made: MadeBenchmarks):
     assert [len(group) for group in group_by_image(records)] == [6, 6, 6]
     assert len(read(made.refer, "refer", split="train,val", limit=5)) == 5
     assert len(read(made.refer, "refer", split="train,val")) == 7 * 6
+
+
+def test_refclef_counts_a_ref_under_each_letter_of_its_split(tmp_path: Path):
+    """As REFER's getRefIds does: `testA` is also in the refs of `testAB` and `testABC`."""
+    bench = make_benchmarks(tmp_path)
+    path = next(bench.refer.glob("refs(*).p"))
+    refs = pickle.loads(path.read_bytes())
+    names = ["testA", "testB", "testC", "testAB", "testBC", "testABC", "train", "val"]
+    for ref, split in zip(refs, names * 3, strict=False):
+        ref["split"] = split
+    path.write_bytes(pickle.dumps(refs))
+
+    def phrases(split: str) -> int:
+        return len(read(bench.refer, "refer", split=split))
+
+    def counted(wanted: Callable[[str], bool]) -> int:
+        return sum(len(ref["sentences"]) for ref in refs if wanted(ref["split"]))
+
+    for letter in "ABC":
+        expected = counted(lambda split, letter=letter: letter in split)
+        assert phrases(f"test{letter}") == expected > counted(lambda s, n=f"test{letter}": s == n)
+    assert phrases("testAB") == counted(lambda split: split == "testAB")
+    assert phrases("test") == counted(lambda split: split.startswith("test"))
+    assert phrases("train") == counted(lambda split: split == "train")
+    assert phrases("testA,testC") == counted(lambda split: "A" in split or "C" in split)
 
 
 def test_grefcoco(made: MadeBenchmarks):

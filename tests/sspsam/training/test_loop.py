@@ -16,9 +16,9 @@ import pytest
 import torch
 
 from sspsam import SSPSAM, SSPSAMConfig
-from sspsam.errors import CheckpointError, ConfigError
+from sspsam.errors import CheckpointError, ConfigError, DivergedError
 from sspsam.scenes import SceneConfig
-from sspsam.training.loop import train
+from sspsam.training.loop import _Report, train
 from sspsam.training.optimizer import learning_rate, make_optimizer, set_rates, trainable
 from sspsam.training.scene_batches import SceneSource
 from sspsam.training.state import TrainState, save_state
@@ -98,6 +98,43 @@ def test_checkpoints_of_other_settings_or_damaged_ones_are_refused(
     path.write_bytes(path.read_bytes()[:5000])
     with pytest.raises(CheckpointError, match=r"checkpoint\.pt"):
         _run(small_model, replace(_CONFIG, steps=2), small_scenes, tmp_path)
+
+
+def test_a_run_that_diverges_stops_and_keeps_its_last_finite_checkpoint(
+    small_model: SSPSAM, small_scenes: SceneSource, tmp_path: Path
+) -> None:
+    with pytest.raises(DivergedError, match=r"stage masks, step \d+: .*--learning-rate"):
+        _run(small_model, replace(_CONFIG, steps=40, learning_rate=1e12), small_scenes, tmp_path)
+    assert not (tmp_path / "model").exists()
+    found = tmp_path / "checkpoint.pt"
+    if found.exists():  # of a step at which everything was finite
+        content = torch.load(found, weights_only=True)
+        assert all(torch.isfinite(value).all() for value in content["ema"].values())
+
+
+def test_a_loss_far_above_its_usual_is_said() -> None:
+    said: list[str] = []
+    report = _Report(_CONFIG, 0, 1, said.append, None)
+    for step in range(1, 60):
+        report.add(step, {"dice": 1.0 + 9.0 * (step == 45)})
+    assert [line for line in said if "running mean" in line] == [
+        "masks 45: loss 10.000 is 10.0 times its running mean"
+    ]
+
+
+def test_a_checkpoint_of_other_data_is_refused_by_name(
+    small_model: SSPSAM, small_scenes: SceneSource, tmp_path: Path
+) -> None:
+    def run(data: dict[str, object]) -> None:
+        short = replace(_CONFIG, steps=2)
+        train(small_model, short, small_scenes, small_scenes, tmp_path, data=data, say=lambda line: None)
+
+    run({"data": "/a", "flip": 0.5})
+    run({"data": "/a", "flip": 0.5})
+    with pytest.raises(CheckpointError, match=r"data: '/a' there, '/b' here.*another OUTPUT"):
+        run({"data": "/b", "flip": 0.5})
+    with pytest.raises(CheckpointError, match=r"flip: 0\.5 there, 0\.0 here"):
+        run({"data": "/a", "flip": 0.0})
 
 
 def test_the_schedule_warms_up_falls_and_spares_a_frozen_decoder(small_model: SSPSAM) -> None:
