@@ -30,12 +30,12 @@ docs:  ## the file tables of docs/architecture.md, from the files' docstrings
 	$(PYTHON) -m docs.make_architecture
 
 bench: $(VENV)/.run $(DEMO)/output/_stats.json  ## benchmarks, each as a ratio against a bare baseline in the same run
-	$(BIN)/python -m benchmarks.model --quick
+	$(BIN)/python -m benchmarks.model_speed --quick
 	$(BIN)/python -m benchmarks.reading
 	$(BIN)/python -m benchmarks.pipeline
 	$(BIN)/python -m benchmarks.quality
-	$(BIN)/python -m benchmarks.view --source $(DEMO)/output
-	$(BIN)/python -m benchmarks.curate --source $(DEMO)/output
+	$(BIN)/python -m benchmarks.view_speed --source $(DEMO)/output
+	$(BIN)/python -m benchmarks.curate_speed --source $(DEMO)/output
 
 pictures: $(VENV)/.dev $(DEMO)/output/_stats.json  ## docs/images again, from the demo and the bundled model (needs Chromium)
 	$(BIN)/python -m docs.make_images --demo $(DEMO)

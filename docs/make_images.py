@@ -19,7 +19,7 @@ from pipeline.dataset.annotation_dataset import open_dataset
 from sspsam import SSPSAM, Segmenter
 from sspsam.drawing.overlays import draw_overlay
 from sspsam.images.decoding import decode_image
-from sspsam.images.image_refs import load_image
+from sspsam.images.load_image import load_image
 from tests.pipeline.view.conftest import launch, running
 
 #: What the README shows: key of an example image, and its phrases.

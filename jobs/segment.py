@@ -104,7 +104,7 @@ def segment(
 
 def _read(source: str) -> bytes:
     """The bytes of a file, URL or standard input."""
-    from sspsam.images.image_refs import load_image
+    from sspsam.images.load_image import load_image
 
     if source == "-":
         return sys.stdin.buffer.read()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sspsam.errors import SSPSAMError
     from sspsam.images.decoding import decode_image
     from sspsam.images.geometry import Geometry
-    from sspsam.images.image_refs import load_image
+    from sspsam.images.load_image import load_image
     from sspsam.inference.masks import Mask, decode_rle
     from sspsam.inference.results import ImageResult, PhraseMaps, SegmenterConfig
     from sspsam.inference.segmenter import Segmenter
@@ -31,7 +31,7 @@ _HOMES = {
     "sspsam.errors": ("SSPSAMError",),
     "sspsam.images.geometry": ("Geometry",),
     "sspsam.drawing.overlays": ("draw_explanation", "draw_overlay"),
-    "sspsam.images.image_refs": ("load_image",),
+    "sspsam.images.load_image": ("load_image",),
     "sspsam.images.decoding": ("decode_image",),
     "sspsam.inference.masks": ("Mask", "decode_rle"),
     "sspsam.modeling.model": ("SSPSAM", "ImageFeatures", "SSPSAMOutput"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import sspsam
@@ -49,6 +50,13 @@ def test_exported_names_exist_and_are_documented() -> None:
 
 def test_architecture_page_is_fresh() -> None:
     assert make_architecture.PAGE.read_text(encoding="utf-8") == make_architecture.page(), "stale: make docs"
+
+
+def test_no_two_files_share_a_name() -> None:
+    """A file name says what is in it without its folder, as an editor's tabs show it."""
+    files = [p for top in make_architecture.PACKAGES for p in (ROOT / top).rglob("*.py")]
+    names = Counter(path.name for path in files if path.name != "__init__.py")
+    assert [name for name, count in names.items() if count > 1] == []
 
 
 def test_every_command_has_its_job() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.annotate import metrics
+from pipeline.annotate import prometheus
 from pipeline.annotate.chunk_receipt import Receipt, chunk_name
 from pipeline.annotate.rows import count_rows
 from pipeline.dataset.store import Store
@@ -88,5 +88,5 @@ class Writer:
         self.store.put(chunk_name(receipt.shard, receipt.chunk), data)
         seconds = time.perf_counter() - started
         receipt.notes.update({"write_seconds": seconds, "bytes_out": len(data)})
-        metrics.count_receipt(receipt)
+        prometheus.count_receipt(receipt)
         return pa.table({"receipt": [receipt.to_json()]})

@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console, Group
 from rich.table import Table
 
-from pipeline.annotate.metrics import STAGES
+from pipeline.annotate.prometheus import STAGES
 from pipeline.annotate.receipts import COUNTS, ShardReceipt
 
 NAME = "_stats.json"

@@ -15,7 +15,7 @@ from PIL import Image
 
 from sspsam.errors import ConfigError, DataError, SSPSAMError
 from sspsam.images.decoding import decode_image
-from sspsam.images.image_refs import load_image
+from sspsam.images.load_image import load_image
 
 A = TypeVar("A")
 B = TypeVar("B")

@@ -13,7 +13,7 @@ from PIL import Image
 from pipeline.dataset.image_rows import Rows
 from sspsam.errors import DataError
 from sspsam.images.decoding import decode_image
-from sspsam.images.image_refs import load_image
+from sspsam.images.load_image import load_image
 
 #: Longest sides that are made, pixels; a request is rounded up to one of them.
 SIDES = (320, 640, 1280, 2560)

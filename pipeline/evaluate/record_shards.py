@@ -22,7 +22,7 @@ from sspsam.data import Record, group_by_image
 from sspsam.data.orientation import ignore_orientation
 from sspsam.data.record_index import image_keys, records_table, table_records
 from sspsam.errors import DataError
-from sspsam.images.image_refs import load_image
+from sspsam.images.load_image import load_image
 
 INDEX = "records"
 IMAGES_PER_SHARD = 1024

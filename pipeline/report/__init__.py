@@ -1,13 +1,4 @@
-"""`sspsam report`: one HTML page and one PNG contact sheet from an annotation dataset.
-
-config.py    what can be asked for
-numbers.py   counts, quantiles, histograms, phrases and errors, by DuckDB
-truth.py     IoU of each mask with its true one
-tiles.py     which images are shown, and their drawing
-html.py      markup that escapes by construction; charts as inline SVG
-page.py      the page's sections
-sheet.py     the contact sheet
-"""
+"""`sspsam report`: one self-contained HTML page and one PNG contact sheet from an annotation dataset."""
 
 from pipeline.report.make import ReportSummary, make_report
 from pipeline.report.report_config import ReportConfig

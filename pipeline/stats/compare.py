@@ -17,7 +17,7 @@ from pycocotools import mask as coco_mask
 from pipeline.dataset.annotation_dataset import AnnotationDataset, AnnotationFile, is_local
 from pipeline.dataset.segmentations import coco_rle, segmentation_problems
 from pipeline.dataset.vocabulary import normalise
-from pipeline.stats.faults import named_faults
+from pipeline.stats.duckdb_faults import named_faults
 from sspsam.errors import DataError
 from sspsam.schema import RLE_TYPE, SIGNALS
 

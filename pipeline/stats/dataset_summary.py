@@ -16,7 +16,7 @@ from pipeline.dataset.annotation_dataset import AnnotationDataset
 from pipeline.dataset.phrase_rows import one_array, open_batch
 from pipeline.dataset.segmentations import coco_rles, segmentation_problems
 from pipeline.dataset.vocabulary import normalise
-from pipeline.stats.faults import named_faults
+from pipeline.stats.duckdb_faults import named_faults
 from sspsam.schema import SIGNALS, STATUSES
 
 QUANTILES: Final = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)

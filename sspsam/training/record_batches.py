@@ -20,7 +20,7 @@ from sspsam.data.record_index import image_keys
 from sspsam.errors import ConfigError, DataError, SSPSAMError
 from sspsam.images.decoding import decode_image
 from sspsam.images.geometry import Geometry, xywh_to_xyxy
-from sspsam.images.image_refs import load_image
+from sspsam.images.load_image import load_image
 from sspsam.images.preprocess import clip_square, sam_square
 from sspsam.model_config import SSPSAMConfig
 from sspsam.training.augment import can_mirror, mirror_box, mirror_image, mirror_masks, swap_left_right

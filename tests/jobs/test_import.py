@@ -16,7 +16,7 @@ from pipeline.dataset.annotation_dataset import open_dataset
 from pipeline.dataset.segmentations import decode
 from pipeline.import_.import_coco import ImportConfig, import_coco
 from sspsam.errors import DataError
-from sspsam.images.image_refs import load_image
+from sspsam.images.load_image import load_image
 from tests.pipeline.annotation_fixture import encode_rle, make_dataset
 
 

@@ -15,7 +15,7 @@ import yaml
 from jobs.annotate import parse
 from pipeline.annotate import rows
 from pipeline.annotate.annotate_config import AnnotateConfig
-from pipeline.annotate.metrics import _instruments
+from pipeline.annotate.prometheus import _instruments
 from sspsam import errors
 from sspsam.schema import ANNOTATION_SCHEMA, ANNOTATION_TYPE
 

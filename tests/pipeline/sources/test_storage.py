@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from pipeline.sources import ReadOptions, Shard, list_shards
 from pipeline.sources.storage import is_transient, mend_for
-from sspsam.images.image_refs import load_image
+from sspsam.images.load_image import load_image
 from tests.pipeline.sources.http_server import serve
 from tests.pipeline.sources.shards import FAST, pairs, read, tar_bytes
 

@@ -1,8 +1,8 @@
 """How fast the model is, against bare baselines in the same run; prints ratios.
 
-    python -m benchmarks.model                  # ViT-B at 1024 px: minutes on a CPU
-    python -m benchmarks.model --quick          # the tiny layout: seconds
-    python -m benchmarks.model --sam vit_h      # what the published checkpoints hold; wants a GPU
+    python -m benchmarks.model_speed                  # ViT-B at 1024 px: minutes on a CPU
+    python -m benchmarks.model_speed --quick          # the tiny layout: seconds
+    python -m benchmarks.model_speed --sam vit_h      # what the published checkpoints hold; wants a GPU
 
 (a) k phrases an image, against the authors' way: one phrase and one image encode at a time;
 (b) SAM's image encoder against the stock one: time, peak memory, greatest difference;
@@ -162,7 +162,7 @@ def image_encoder(config: SSPSAMConfig, device: torch.device, arguments: argpars
     command = [
         sys.executable,
         "-m",
-        "benchmarks.model",
+        "benchmarks.model_speed",
         "--preset",
         arguments.preset,
         "--device",

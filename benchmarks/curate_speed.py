@@ -1,6 +1,6 @@
 """Curation of 200,000 rows: seconds and memory, against a bare rewrite of the same files.
 
-    python -m benchmarks.curate [--rows 200000] [--source OUTPUT]
+    python -m benchmarks.curate_speed [--rows 200000] [--source OUTPUT]
 
 The rows are those of a small dataset, repeated under new keys (`benchmarks/repeated.py`). Each of the two
 runs is a process of its own, so that its peak memory is its own.
@@ -54,7 +54,7 @@ def measure(work: str) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.curate")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.curate_speed")
     add_options(parser)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sspsam.errors import DataError
-from sspsam.images.image_refs import load_image
+from sspsam.images.load_image import load_image
 
 IMAGES = [bytes([i]) * (500 + 13 * i) for i in range(7)]
 

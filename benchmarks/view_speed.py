@@ -1,6 +1,6 @@
 """Filters of the viewer on 200,000 rows, against the same question asked of the Parquet files directly.
 
-    python -m benchmarks.view [--rows 200000] [--source OUTPUT]
+    python -m benchmarks.view_speed [--rows 200000] [--source OUTPUT]
 
 An answer is everything that the page waits for: the cards of the first page with their RLE, and the count.
 The bare baseline is DuckDB over the files without an index, and without the cards.
@@ -91,7 +91,7 @@ def run(viewer: Viewer, rows: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.view")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.view_speed")
     add_options(parser)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
