@@ -6,14 +6,15 @@ import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from jobs.options import FLAT, command_app, flags_of, given, run, with_kind
+from jobs.options import FLAT, command_app, flags_of, given, run, stopped, with_kind
 from pipeline.annotate.annotate_config import SECTIONS, AnnotateConfig, load_yaml
 from pipeline.sources.flags import StorageOptions
 from sspsam.errors import ConfigError, SSPSAMError, UnknownModelError
 
 EPILOGUE = """\
 The same command again resumes. Exit codes: 0 every image is accounted for; 1 not so, see what is said; \
-2 the options cannot work; 130 interrupted. docs/operations.md tells how to run it on a cluster."""
+2 the options cannot work; 130 stopped by Ctrl-C; 143 by SIGTERM. \
+docs/operations.md tells how to run it on a cluster."""
 #: Flags win over --config, so INPUT and OUTPUT may stand there: what is missing is said by name.
 Flags = flags_of(*SECTIONS, without=("input", "output"), storage_options=StorageOptions)
 
@@ -72,9 +73,8 @@ def _annotate(config: AnnotateConfig) -> int:
     except SSPSAMError as error:
         print(f"sspsam annotate: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("interrupted; the same command resumes", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stop:
+        return stopped(stop, "sspsam annotate", "; what is finished is written, the same command resumes")
     summary.print()
     return summary.exit_code
 

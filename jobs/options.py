@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import signal
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, get_type_hints
 
@@ -14,6 +16,10 @@ from sspsam.errors import SSPSAMError
 
 #: Our own packages: one of their modules that is missing is a fault, not an extra to install.
 _OURS = ("sspsam", "pipeline", "jobs")
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came, which schedulers send some seconds before they kill: stop like Ctrl-C does."""
 
 
 #: A dataclass whose fields are flags of their own.
@@ -73,13 +79,16 @@ def command_app(command: Callable[..., int], epilogue: str = "") -> App:
 
 
 def run(command: Callable[..., int], argv: Sequence[str] | None, extras: str, epilogue: str = "") -> int:
-    """What `command` returns; 2, with one line on stderr, for a wrong flag or dataset; 130 if interrupted.
+    """What `command` returns, or, with one line on stderr: 2 for a wrong flag or dataset, 130 if interrupted
+    by Ctrl-C, 143 by SIGTERM.
 
     Args:
         argv: the arguments; those of this process if None.
         extras: those of pyproject.toml that the command needs, as pip takes them.
     """
     app = command_app(command, epilogue)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminate)
     try:
         code = app(sys.argv[1:] if argv is None else list(argv), exit_on_error=False, print_error=False)
         return int(code or 0)
@@ -89,11 +98,22 @@ def run(command: Callable[..., int], argv: Sequence[str] | None, extras: str, ep
         if (error.name or "").partition(".")[0] in _OURS:
             raise
         problem = f"needs {error.name}: pip install 'sspsam[{extras}]'"
-    except KeyboardInterrupt:
-        print(f"{app.name[0]}: interrupted", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stop:
+        return stopped(stop, app.name[0])
     print(f"{app.name[0]}: {problem}", file=sys.stderr)
     return 2
+
+
+def stopped(stop: KeyboardInterrupt, name: str, mend: str = "") -> int:
+    """Say how command `name` was stopped, and what to do about it. Returns the exit code."""
+    word, code = ("terminated", 143) if isinstance(stop, Terminated) else ("interrupted", 130)
+    print(f"{name}: {word}{mend}", file=sys.stderr)
+    return code
+
+
+def _terminate(number: int, frame: Any) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not cut short what the first one began
+    raise Terminated
 
 
 def print_json(value: Any) -> None:

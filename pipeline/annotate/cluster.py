@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
+import threading
 from typing import TYPE_CHECKING
 
 from sspsam.errors import SSPSAMError
@@ -27,6 +29,8 @@ class ClusterError(SSPSAMError):
 def connect() -> bool:
     """Join the cluster that RAY_ADDRESS names or that runs here, else start Ray in this process.
 
+    Whoever handles SIGTERM still does so afterwards: Ray's handlers end the process by SIGABRT.
+
     Returns:
         Whether Ray was started here, so that whoever called ends it.
 
@@ -40,6 +44,7 @@ def connect() -> bool:
     # Without it Ray warns about CUDA_VISIBLE_DEVICES in every task that takes no GPU.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if started := not ray.is_initialized():
+        on_sigterm = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(_address(), logging_level=logging.WARNING)
         except Exception as error:  # Ray raises that, or what the system says
@@ -48,9 +53,12 @@ def connect() -> bool:
                 f"Ray could not be started or joined ({error}): the same command again, on a machine that is "
                 "less busy, or with RAY_ADDRESS set to a cluster that runs (`local` for none)"
             ) from error
+        finally:
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, on_sigterm)
     for handler in logging.getLogger(ray.data.__name__).handlers:
         if isinstance(handler, logging.StreamHandler):
-            handler.setLevel(logging.ERROR)  # the log files keep everything
+            handler.setLevel(logging.CRITICAL)  # the job says what failed; the log files keep everything
     return started
 
 

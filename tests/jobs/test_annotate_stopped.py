@@ -1,0 +1,61 @@
+"""`python -m jobs.annotate` stopped from outside: one line, the documented exit code, and it resumes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.dataset as pads
+import pytest
+
+from tests.pipeline.annotate.expected import expected_rows, without_places
+from tests.pipeline.annotate.inputs import write_shards
+from tests.processes import descendants, running, wait_until
+
+pytestmark = pytest.mark.timeout(900)
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "word"),
+    [
+        (signal.SIGTERM, 143, "terminated"),
+        pytest.param(signal.SIGINT, 130, "interrupted", marks=pytest.mark.chaos),
+    ],
+)
+def test_a_stopped_run_says_one_line_and_the_same_command_resumes(
+    micro_model: Path, tmp_path: Path, number: signal.Signals, code: int, word: str
+) -> None:
+    source, output = write_shards(tmp_path / "in", shards=4, samples=100), tmp_path / "out"
+    command = [
+        *(sys.executable, "-m", "jobs.annotate", str(source), str(output), "--model", str(micro_model)),
+        *("--phrases", "whole", "--chunk-size", "4", "--device", "cpu", "--cpus-per-replica", "1"),
+    ]
+
+    def chunks() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in output.glob("annotations/*/*")}
+
+    log = tmp_path / "log"
+    with log.open("wb") as sink:  # as a terminal or a scheduler has it: a process group of its own
+        run = subprocess.Popen(command, stdout=sink, stderr=sink, start_new_session=True)
+    wait_until(lambda: chunks() or run.poll() is not None, 600, "the first chunk")
+    family = descendants(run.pid)
+    os.killpg(run.pid, number) if number == signal.SIGINT else os.kill(run.pid, number)
+    assert run.wait(timeout=120) == code
+    said = log.read_text()
+    line = f"sspsam annotate: {word}; what is finished is written, the same command resumes"
+    assert said.splitlines()[-1] == line
+    assert "Traceback" not in said
+    assert f"{number.name} received" not in said  # Ray's own handler
+    wait_until(lambda: not running(family), 60, "no process left")
+    done = chunks()
+    assert len(done) < 100
+
+    again = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    assert again.returncode == 0, again.stderr
+    assert {path: written for path, written in chunks().items() if path in done} == done
+    rows = pads.dataset(output / "annotations", format="parquet").to_table().to_pylist()
+    rows.sort(key=lambda row: (row["shard"], row["index"]))
+    assert without_places(rows) == without_places(expected_rows(source, micro_model, 4, "whole"))
