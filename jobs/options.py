@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, get_type_hints
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Group, Parameter
 
 from sspsam.errors import SSPSAMError
 
@@ -71,6 +71,7 @@ def command_app(command: Callable[..., int], epilogue: str = "") -> App:
         default_command=command,
         help_epilogue=epilogue,
         help_format="plaintext",
+        group_commands=Group("Commands", show=False),  # the only one is --help itself
         version_flags=[],
         default_parameter=Parameter(negative_iterable="", negative_none="", allow_repeating=True),
         result_action="return_value",
