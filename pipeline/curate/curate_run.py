@@ -221,7 +221,7 @@ def _write(job: Job, unit: Unit, files: int, held: list[pa.Table]) -> int:
     limit = job.resources.rows_per_file
     for start in range(0, table.num_rows, limit):
         name = f"{folder}/{unit.part:05d}-{files:05d}.parquet"
-        job.destination.write_table(name, table.slice(start, limit))
+        job.destination.store.put_table(name, table.slice(start, limit))
         files += 1
     return files
 

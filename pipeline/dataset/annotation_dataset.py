@@ -12,16 +12,15 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from functools import partial
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from fsspec.core import url_to_fs
 
 from pipeline.dataset.dataset_schema import (
     CURATED_SCHEMA,
@@ -30,6 +29,7 @@ from pipeline.dataset.dataset_schema import (
     check_schema,
     leaf_columns,
 )
+from pipeline.sources.storage import filesystem, full_url, is_local
 from sspsam.errors import DataError
 from sspsam.schema import ANNOTATION_SCHEMA
 
@@ -46,11 +46,11 @@ _ONE_REQUEST = 32 << 20
 
 @dataclass(frozen=True)
 class AnnotationFile:
-    """One Parquet file of `annotations/`: `path` inside the file system, `rows` from its footer, bytes."""
+    """One Parquet file of `annotations/`: `path` inside the file system, bytes, and rows by its footer."""
 
     path: str
-    rows: int
-    size: int = 0
+    size: int
+    rows: int = 0
 
     @property
     def shard(self) -> str:
@@ -60,7 +60,10 @@ class AnnotationFile:
 
 @dataclass(frozen=True)
 class AnnotationDataset:
-    """An OUTPUT folder. `url` is as given, `root` the same inside `fs`; `files` sorted by path."""
+    """An OUTPUT folder. `url` is as given, `root` the same inside `fs`; `files` sorted by path.
+
+    Nothing is known of the `files` of a dataset that was opened with `tolerant`: there are none.
+    """
 
     url: str
     fs: AbstractFileSystem
@@ -81,7 +84,21 @@ class AnnotationDataset:
 
     def locate(self, path: str) -> str:
         """`path` inside the file system as people write it: plain if local, else with protocol."""
-        return path if is_local(self.fs) else str(self.fs.unstrip_protocol(path))
+        return full_url(self.fs, path)
+
+    def list_files(self, folder: str = "annotations") -> list[AnnotationFile]:
+        """The Parquet files below `folder` as they are now, by path; not those that begin with '.' or '_'."""
+        below = f"{self.root}/{folder}".rstrip("/")
+        self.fs.invalidate_cache(below)
+        try:
+            found = self.fs.find(below, detail=True)
+        except FileNotFoundError:
+            return []
+        return [
+            AnnotationFile(path, int(info.get("size") or 0))
+            for path, info in sorted(found.items())
+            if path.endswith(".parquet") and not PurePosixPath(path).name.startswith((".", "_"))
+        ]
 
     def connect(self, *, memory_limit: str = "2GB", threads: int | None = None) -> Any:
         """A DuckDB connection (closed by `with`) with the views `images`, `masks` and `reviews`.
@@ -108,7 +125,7 @@ class AnnotationDataset:
             "coalesce(len(annotations), 0) AS phrase_count",
             "coalesce(len(list_filter(annotations, lambda a: a.has_target)), 0) AS mask_count",
         ]
-        source = self._parquet_source()
+        source = self.parquet_source(self.files)
         connection.execute(f"CREATE OR REPLACE VIEW images AS SELECT {', '.join(columns)} FROM {source}")
         of_image = [f'"{name}"' for name in self.schema.names if name not in ("annotations", "image")]
         of_mask = [f'a."{child.name}"' for child in self.schema.field("annotations").type.value_type]
@@ -119,10 +136,6 @@ class AnnotationDataset:
             f" (SELECT {image_columns}, unnest(annotations) AS a,"
             f" generate_subscripts(annotations, 1) - 1 AS phrase_index FROM {source})"
         )
-        self.refresh_reviews(connection)
-
-    def refresh_reviews(self, connection: duckdb.DuckDBPyConnection) -> None:
-        """Read the verdicts again into the table `reviews`, the newest of each only."""
         connection.register("_reviews", read_reviews(self))
         connection.execute("CREATE OR REPLACE TABLE reviews AS SELECT * FROM _reviews")
         connection.unregister("_reviews")
@@ -134,17 +147,11 @@ class AnnotationDataset:
 
         Raises DataError, naming the file, if it cannot be read to its end.
         """
-        schema = self.schema
-        if columns is not None:
-            schema = pa.schema([schema.field(name) for name in columns], schema.metadata)
-        try:
-            with self._open(file) as stream:
-                parquet = pq.ParquetFile(stream)
-                for batch in parquet.iter_batches(batch_size=rows, columns=schema.names):
-                    table = pa.Table.from_batches([batch])
-                    yield table.select(schema.names).cast(schema)
-        except (pa.ArrowException, OSError, ValueError) as error:
-            raise DataError(_unreadable(self.locate(file.path), error)) from error
+        names = self.schema.names if columns is None else columns
+        schema = pa.schema([self.schema.field(name) for name in names], self.schema.metadata)
+        with self.open_file(file, whole=True) as opened:
+            for batch in opened.iter_batches(batch_size=rows, columns=schema.names):
+                yield pa.Table.from_batches([batch]).select(schema.names).cast(schema)
 
     def read_fields(
         self, file: AnnotationFile, fields: Sequence[str], columns: Sequence[str] = (), rows: int = 8192
@@ -153,14 +160,30 @@ class AnnotationDataset:
 
         Raises DataError, naming the file, if it cannot be read to its end.
         """
+        with self.open_file(file, whole=True) as opened:
+            for batch in opened.iter_batches(batch_size=rows, columns=leaf_columns(opened, fields, columns)):
+                yield pa.Table.from_batches([batch])
+
+    @contextmanager
+    def open_file(self, file: AnnotationFile, *, whole: bool = False) -> Iterator[pq.ParquetFile]:
+        """An annotation file, its schema checked. Raises DataError that names it and the mend.
+
+        whole: all of it will be read, so a small remote one is fetched in one request.
+        """
+        where = self.locate(file.path)
         try:
-            with self._open(file) as stream:
-                parquet = pq.ParquetFile(stream)
-                paths = leaf_columns(parquet, fields, columns)
-                for batch in parquet.iter_batches(batch_size=rows, columns=paths):
-                    yield pa.Table.from_batches([batch])
+            if whole and not is_local(self.fs) and file.size <= _ONE_REQUEST:
+                stream: Any = io.BytesIO(self.fs.cat_file(file.path))
+            else:
+                stream = self.fs.open(file.path, "rb")
+            with stream, pq.ParquetFile(stream) as opened:
+                check_schema(opened.schema_arrow, where)
+                yield opened
         except (pa.ArrowException, OSError, ValueError) as error:
-            raise DataError(_unreadable(self.locate(file.path), error)) from error
+            raise DataError(
+                f"{where}: not a whole Parquet file ({_brief(error)})."
+                " Delete it and run `sspsam annotate` again: it writes only what is missing."
+            ) from error
 
     def read_json(self, name: str) -> dict[str, Any] | None:
         """A manifest such as `_run.json`; None where there is none. Raises DataError if broken."""
@@ -174,48 +197,53 @@ class AnnotationDataset:
                 f"{self.locate(path)}: not valid JSON ({error}). Delete it or restore it."
             ) from error
 
-    def _open(self, file: AnnotationFile) -> Any:
-        """A stream of the file; a small remote one comes in one request."""
-        if is_local(self.fs) or file.size > _ONE_REQUEST:
-            return self.fs.open(file.path, "rb")
-        return io.BytesIO(self.fs.cat_file(file.path))
-
-    def _parquet_source(self) -> str:
-        names = [file.path for file in self.files]
-        if not is_local(self.fs):
-            names = [str(self.fs.unstrip_protocol(name)) for name in names]
-        if len(names) > _NAMED_FILES and not set("*?[]{}") & set(self.root):
-            prefix = self.root if is_local(self.fs) else self.fs.unstrip_protocol(self.root)
-            names = [f"{prefix}/annotations/**/*.parquet"]
+    def parquet_source(self, files: Sequence[AnnotationFile]) -> str:
+        """The files as a table function of DuckDB."""
+        names = [self.locate(file.path) for file in files]
+        if len(names) > _NAMED_FILES and len(names) == len(self.files) and not set("*?[]{}") & set(self.root):
+            names = [f"{self.locate(self.root)}/annotations/**/*.parquet"]
         quoted = ", ".join("'" + name.replace("'", "''") + "'" for name in names)
         return f"read_parquet([{quoted}], union_by_name = false, hive_partitioning = false)"
 
 
 def open_dataset(
-    output: str, *, storage_options: Mapping[str, Any] | None = None, workers: int = 32
+    output: str,
+    *,
+    storage_options: Mapping[str, Any] | None = None,
+    workers: int = 32,
+    tolerant: bool = False,
 ) -> AnnotationDataset:
     """Open the folder that `annotate`, `curate` or `import` wrote, local or any fsspec URL.
 
     Reads the footer of every file (`workers` at a time) and checks its schema. Raises DataError
     that names the file and the mend: no such folder, a file cut short or of another schema, a
     mixture of curated and other files, a `curate` or `import` that did not finish.
+
+    tolerant: open no file, for readers that leave out a bad one; the only error is that there are no files.
     """
     options = dict(storage_options or {})
-    fs, root = url_to_fs(str(output), **options)
-    root = root.rstrip("/")
-    opened = AnnotationDataset(str(output), fs, root, (), False, options)
-    _refuse_unfinished(opened)
-    paths = _annotation_paths(fs, root, str(output))
-    with ThreadPoolExecutor(max_workers=max(1, min(workers, len(paths)))) as pool:
-        found = list(pool.map(partial(_read_footer, opened), paths))
-    kinds = {curated for _, curated in found}
-    if len(kinds) > 1:
-        first = {curated: file.path for file, curated in reversed(found)}
+    fs, root = filesystem(str(output), options)
+    dataset = AnnotationDataset(str(output), fs, root.rstrip("/"), (), False, options)
+    listed = dataset.list_files()
+    if listed and tolerant:
+        return dataset
+    _refuse_unfinished(dataset)
+    if not listed:
+        raise DataError(_advice(dataset))
+
+    def footer(file: AnnotationFile) -> tuple[AnnotationFile, bool]:
+        with dataset.open_file(file) as opened:
+            return replace(file, rows=opened.metadata.num_rows), "split" in opened.schema_arrow.names
+
+    with ThreadPoolExecutor(min(workers, len(listed))) as pool:
+        found = list(pool.map(footer, listed))
+    first = {curated: dataset.locate(file.path) for file, curated in reversed(found)}
+    if len(first) > 1:
         raise DataError(
-            f"{output}: {opened.locate(first[True])} was written by `sspsam curate`,"
-            f" {opened.locate(first[False])} was not. Keep the two in separate folders."
+            f"{output}: {first[True]} was written by `sspsam curate`, {first[False]} was not."
+            " Keep the two in separate folders."
         )
-    return AnnotationDataset(str(output), fs, root, tuple(file for file, _ in found), kinds.pop(), options)
+    return replace(dataset, files=tuple(file for file, _ in found), curated=True in first)
 
 
 def read_reviews(dataset: AnnotationDataset) -> pa.Table:
@@ -223,10 +251,8 @@ def read_reviews(dataset: AnnotationDataset) -> pa.Table:
 
     An empty table where nobody reviewed. Raises DataError naming a file that is not of the schema.
     """
-    folder = f"{dataset.root}/reviews"
-    paths = sorted(_parquet_under(dataset.fs, folder))
     tables = [REVIEW_SCHEMA.empty_table()]
-    for path in paths:
+    for path in (file.path for file in dataset.list_files("reviews")):
         try:
             table = pq.read_table(dataset.fs.open(path, "rb"))
             tables.append(table.select(REVIEW_SCHEMA.names).cast(REVIEW_SCHEMA))
@@ -251,40 +277,19 @@ def read_reviews(dataset: AnnotationDataset) -> pa.Table:
     return kept.sort_by([("shard", "ascending"), ("key", "ascending"), ("phrase", "ascending")])
 
 
-def is_local(fs: AbstractFileSystem) -> bool:
-    """Whether paths of `fs` are paths of this machine."""
-    protocol = fs.protocol if isinstance(fs.protocol, str) else fs.protocol[0]
-    return protocol in ("file", "local")
-
-
-def _annotation_paths(fs: AbstractFileSystem, root: str, given: str) -> list[str]:
-    paths = sorted(_parquet_under(fs, f"{root}/annotations"))
-    if paths:
-        return paths
+def _advice(dataset: AnnotationDataset) -> str:
+    """What to do about a dataset without annotation files."""
+    given = dataset.url
     if given.endswith(".parquet"):
-        raise DataError(f"{given}: is one file; give the folder above its annotations/ folder.")
-    if not fs.exists(root):
-        raise DataError(f"{given}: no such folder. Is it what `sspsam annotate --output` was given?")
-    if PurePosixPath(root).name == "annotations" and _parquet_under(fs, root):
-        raise DataError(f"{given}: give the folder above, {given.rstrip('/')[: -len('annotations')]}")
-    raise DataError(
+        return f"{given}: is one file; give the folder above its annotations/ folder."
+    if not dataset.fs.exists(dataset.root):
+        return f"{given}: no such folder. Is it what `sspsam annotate --output` was given?"
+    if PurePosixPath(dataset.root).name == "annotations" and dataset.list_files(""):
+        return f"{given}: give the folder above, {given.rstrip('/')[: -len('annotations')]}"
+    return (
         f"{given}: no Parquet file under {given.rstrip('/')}/annotations, so nothing is annotated"
         " yet. Is it the folder that `sspsam annotate --output` was given?"
     )
-
-
-def _parquet_under(fs: AbstractFileSystem, folder: str) -> list[str]:
-    """Parquet files below `folder`; names that start with '.' or '_' are unfinished or private."""
-    fs.invalidate_cache(folder)
-    try:
-        names: Iterable[str] = fs.find(folder)
-    except FileNotFoundError:
-        return []
-    return [
-        name
-        for name in names
-        if name.endswith(".parquet") and not PurePosixPath(name).name.startswith((".", "_"))
-    ]
 
 
 def _refuse_unfinished(dataset: AnnotationDataset) -> None:
@@ -294,25 +299,6 @@ def _refuse_unfinished(dataset: AnnotationDataset) -> None:
             raise DataError(
                 f"{dataset.url}: `sspsam {command}` did not finish writing it. Run it again with --overwrite."
             )
-
-
-def _read_footer(dataset: AnnotationDataset, path: str) -> tuple[AnnotationFile, bool]:
-    where = dataset.locate(path)
-    try:
-        with dataset.fs.open(path, "rb") as stream:
-            parquet = pq.ParquetFile(stream)
-            schema, rows = parquet.schema_arrow, parquet.metadata.num_rows
-            size = stream.seek(0, io.SEEK_END)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise DataError(_unreadable(where, error)) from error
-    return AnnotationFile(path, rows, size), check_schema(schema, where)
-
-
-def _unreadable(where: str, error: Exception) -> str:
-    return (
-        f"{where}: not a whole Parquet file ({_brief(error)})."
-        " Delete it and run `sspsam annotate` again: it writes only what is missing."
-    )
 
 
 def _brief(error: Exception) -> str:

@@ -6,7 +6,6 @@ refuse what was interrupted. Every file is written whole or not at all.
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -15,8 +14,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from fsspec.core import url_to_fs
 
 from pipeline.dataset.store import Store
@@ -56,12 +53,6 @@ class Destination:
     def write_manifest(self, values: Mapping[str, Any]) -> None:
         text = json.dumps(values, indent=2, ensure_ascii=False, default=str)
         self.store.put(self.manifest, f"{text}\n".encode())
-
-    def write_table(self, name: str, table: pa.Table) -> None:
-        """Write one Parquet file, its schema metadata as the table's."""
-        buffer = io.BytesIO()
-        pq.write_table(table, buffer, compression="zstd")
-        self.store.put(name, buffer.getvalue())
 
     def put_file(self, name: str, path: Path) -> None:
         """Move a finished local file to `name`."""

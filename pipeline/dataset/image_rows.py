@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from pipeline.dataset.annotation_files import open_parquet
+from pipeline.dataset.annotation_dataset import AnnotationFile
 from pipeline.dataset.phrase_index import Index
 from sspsam.errors import DataError
 
@@ -31,14 +31,14 @@ class Rows:
         """
         if not images:
             return []
-        places: dict[str, list[tuple[int, int]]] = defaultdict(list)
-        for image, path, row in self._index.query(
-            'select i.id, f.path, i."row" from images i join files f using (file_id) '
+        places: dict[AnnotationFile, list[tuple[int, int]]] = defaultdict(list)
+        for image, path, size, row in self._index.query(
+            'select i.id, f.path, f.size, i."row" from images i join files f using (file_id) '
             f"where i.id in ({','.join(str(int(image)) for image in images)})"
         ):
-            places[path].append((image, row))
+            places[AnnotationFile(path, size)].append((image, row))
         found: dict[int, dict[str, Any]] = {}
-        jobs = [(path, wanted, columns) for path, wanted in places.items()]
+        jobs = [(file, wanted, columns) for file, wanted in places.items()]
         for part in self._pool.map(lambda job: self._read_file(*job), jobs):
             found.update(part)
         missing = [image for image in images if image not in found]
@@ -50,9 +50,9 @@ class Rows:
         self._pool.shutdown(cancel_futures=True)
 
     def _read_file(
-        self, path: str, wanted: list[tuple[int, int]], columns: Sequence[str] | None
+        self, file: AnnotationFile, wanted: list[tuple[int, int]], columns: Sequence[str] | None
     ) -> dict[int, dict[str, Any]]:
-        with open_parquet(self._index.dataset, path) as opened:
+        with self._index.dataset.open_file(file) as opened:
             names = columns or [name for name in opened.schema_arrow.names if name not in _NOT_FOR_PAGES]
             found = {}
             first = 0

@@ -28,8 +28,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.dataset.annotation_dataset import AnnotationDataset
-from pipeline.dataset.annotation_files import ListedFile, list_files, open_parquet
+from pipeline.dataset.annotation_dataset import AnnotationDataset, AnnotationFile
+from pipeline.dataset.dataset_schema import leaf_columns
 from sspsam.errors import ConfigError, SSPSAMError
 from sspsam.schema import SIGNALS
 
@@ -48,8 +48,8 @@ create table if not exists masks (
 create table if not exists phrases (phrase_id integer, phrase varchar, folded varchar);
 """
 
-_IMAGE_LEAVES = ("key", "shard", "index", "status", "error.kind", "error.message", "width")
-_MASK_LEAVES = ("phrase", "has_target", "area", *SIGNALS)
+_IMAGE_COLUMNS = ("key", "shard", "index", "status", "error", "width", "height")
+_MASK_FIELDS = ("phrase", "has_target", "area", *SIGNALS)
 
 
 def fold(expression: str) -> str:
@@ -57,7 +57,7 @@ def fold(expression: str) -> str:
     return f"lower(strip_accents({expression}))"
 
 
-_Batch = list[tuple[ListedFile, pa.Table]]
+_Batch = list[tuple[AnnotationFile, pa.Table]]
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class Index:
         with self._filling:
             self._complete = False
             known = dict(self.query("select path, size from files"))
-            listed = list_files(self.dataset)
+            listed = self.dataset.list_files()
             self._files_total = len(listed)
             if any(known.get(file.path, file.size) != file.size for file in listed) or (
                 known.keys() - {file.path for file in listed}
@@ -151,7 +151,7 @@ class Index:
         for table in ("files", "images", "masks", "phrases"):
             self.query(f"delete from {table}")
 
-    def _read_batches(self, files: list[ListedFile]) -> Iterator[_Batch]:
+    def _read_batches(self, files: list[AnnotationFile]) -> Iterator[_Batch]:
         """Groups of (file, table of the small columns), in order, some BATCH_IMAGES images each."""
         batch: _Batch = []
         images = 0
@@ -171,11 +171,11 @@ class Index:
         if batch:
             yield batch
 
-    def _read_file(self, file: ListedFile) -> pa.Table | str:
+    def _read_file(self, file: AnnotationFile) -> pa.Table | str:
         """The file's small columns, or what is wrong with it."""
         try:
-            with open_parquet(self.dataset, file.path) as opened:
-                return opened.read(columns=_leaves(opened))
+            with self.dataset.open_file(file) as opened:
+                return opened.read(columns=leaf_columns(opened, _MASK_FIELDS, _IMAGE_COLUMNS))
         except SSPSAMError as error:
             return str(error)
 
@@ -211,20 +211,6 @@ class Index:
                 from new_masks join phrases using (phrase) order by image_id, position"""
             )
             cursor.execute("commit")
-
-
-def _leaves(opened: Any) -> list[str]:
-    """Parquet leaf columns to read, whatever the writer called list elements."""
-    schema = opened.schema
-    paths = [schema.column(i).path for i in range(len(schema))]
-    wanted = {*_IMAGE_LEAVES, "height"}
-    nested = tuple(f".{name}" for name in _MASK_LEAVES)
-    return [
-        path
-        for path in paths
-        if path in wanted
-        or (path.startswith("annotations.") and path.count(".") == 3 and path.endswith(nested))
-    ]
 
 
 def _image_table(table: pa.Table, first_id: int, file_id: int) -> pa.Table:

@@ -7,22 +7,19 @@ takes an earlier one back.
 
 from __future__ import annotations
 
-import io
-import os
 import threading
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from pipeline.dataset.annotation_dataset import AnnotationDataset, is_local, read_reviews
+from pipeline.dataset.annotation_dataset import read_reviews
 from pipeline.dataset.dataset_schema import REVIEW_SCHEMA, VERDICTS
 from pipeline.dataset.phrase_index import Index
+from pipeline.dataset.store import Store
 from sspsam.errors import DataError
 
 MAX_NOTE = 2000
@@ -101,9 +98,12 @@ class Reviews:
                 {**vars(verdict), "reviewed_at": time} for verdict, time in zip(given, times, strict=True)
             ]
             table = pa.Table.from_pylist(rows, schema=REVIEW_SCHEMA)
-            path = write_new(self._index.dataset, table)
+            dataset = self._index.dataset
+            name = f"reviews/{now:%Y%m%dT%H%M%S%f}-{uuid.uuid4().hex[:12]}.parquet"
+            store = Store(dataset.url, dataset.storage_options, patience_seconds=15)  # a person waits
+            store.put_table(name, table)
             self._apply(table, replace=False)
-        return path
+        return f"{dataset.root}/{name}"
 
     def of_images(self, images: list[int]) -> dict[int, dict[str | None, dict[str, Any]]]:
         """{image id: {phrase or None: {"verdict", "note", "reviewed_at" (ISO)}}}."""
@@ -165,26 +165,3 @@ class Reviews:
                 [list(VERDICTS)],
             )
             cursor.execute("commit")
-
-
-def write_new(dataset: AnnotationDataset, table: pa.Table) -> str:
-    """Write `table` as a new file of `reviews/`, whole or not at all. Returns its path.
-
-    Local: a hidden file, flushed to disk, then renamed. Elsewhere: one PUT.
-    """
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
-    folder = f"{dataset.root}/reviews"
-    name = f"{datetime.now(timezone.utc):%Y%m%dT%H%M%S%f}-{uuid.uuid4().hex[:12]}.parquet"
-    path = f"{folder}/{name}"
-    if not is_local(dataset.fs):
-        dataset.fs.pipe_file(path, buffer.getvalue())
-        return path
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    hidden = Path(folder, f".{name}.tmp")
-    with hidden.open("wb") as file:
-        file.write(buffer.getvalue())
-        file.flush()
-        os.fsync(file.fileno())
-    hidden.rename(path)
-    return path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, BinaryIO, TypeVar
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from fsspec import AbstractFileSystem
 from tenacity import Retrying, retry_if_exception, stop_before_delay, wait_exponential
 
@@ -58,6 +61,12 @@ class Store:
             self._patiently(name, lambda: self._put_once(name, data))
         except FileNotFoundError as error:
             raise DataError(f"{self.url}: {error}: create the bucket first") from error
+
+    def put_table(self, name: str, table: pa.Table) -> None:
+        """Write one Parquet file as `put` does, its schema metadata as the table's."""
+        buffer = io.BytesIO()
+        pq.write_table(table, buffer, compression="zstd")
+        self.put(name, buffer.getvalue())
 
     def get(self, name: str) -> bytes | None:
         """The bytes under `name`, or None if there is no such file."""

@@ -301,4 +301,4 @@ def _write_file(output: Destination, shard: str, number: int, rows: list[dict[st
     table = pa.Table.from_pylist(
         [{name: row.get(name) for name in ANNOTATION_SCHEMA.names} for row in rows], ANNOTATION_SCHEMA
     )
-    output.write_table(f"annotations/{safe_name(shard)}/{number:05d}.parquet", table)
+    output.store.put_table(f"annotations/{safe_name(shard)}/{number:05d}.parquet", table)

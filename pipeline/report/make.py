@@ -6,8 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.dataset.annotation_dataset import AnnotationDataset, is_local
-from pipeline.dataset.annotation_files import open_tolerant
+from pipeline.dataset.annotation_dataset import AnnotationDataset, open_dataset
 from pipeline.dataset.image_rows import Rows
 from pipeline.dataset.phrase_index import Index
 from pipeline.dataset.pictures import Pictures
@@ -19,6 +18,7 @@ from pipeline.report.report_config import ReportConfig
 from pipeline.report.sheet import draw_sheet
 from pipeline.report.tiles import Section, draw_tiles
 from pipeline.report.truth import Agreement, Truth, load_samples, make_table, measure
+from pipeline.sources.storage import is_local
 from sspsam.errors import ConfigError, DataError
 
 
@@ -39,7 +39,7 @@ def make_report(config: ReportConfig) -> ReportSummary:
     Raises DataError if there is no dataset, no readable file in it, or the truth does not fit it;
     ConfigError if the page cannot be written where it was asked for.
     """
-    dataset = open_tolerant(config.output, storage_options=config.storage_options)
+    dataset = open_dataset(config.output, storage_options=config.storage_options, tolerant=True)
     page, sheet = _targets(config, dataset)
     index = Index(dataset, memory_mb=config.memory_mb, threads=config.threads)
     rows = Rows(index, threads=config.threads)

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pycocotools import mask as coco_mask
 
-from pipeline.dataset.annotation_files import open_tolerant
+from pipeline.dataset.annotation_dataset import open_dataset
 from pipeline.dataset.image_rows import Rows
 from pipeline.dataset.phrase_index import Index
 from pipeline.dataset.segmentations import coco_rle
@@ -65,7 +65,7 @@ class Truth:
         """Raises DataError if a file of it cannot be read."""
         self._mine = index
         self.url = url
-        dataset = open_tolerant(url, storage_options=config.storage_options)
+        dataset = open_dataset(url, storage_options=config.storage_options, tolerant=True)
         self._index = Index(dataset, memory_mb=config.memory_mb, threads=config.threads)
         self._rows = Rows(self._index, threads=config.threads)
         self._index.refresh()

@@ -14,9 +14,10 @@ import numpy as np
 import pyarrow as pa
 from pycocotools import mask as coco_mask
 
-from pipeline.dataset.annotation_dataset import AnnotationDataset, AnnotationFile, is_local
+from pipeline.dataset.annotation_dataset import AnnotationDataset, AnnotationFile
 from pipeline.dataset.segmentations import coco_rle, segmentation_problems
 from pipeline.dataset.vocabulary import normalise
+from pipeline.sources.storage import is_local
 from pipeline.stats.duckdb_faults import named_faults
 from sspsam.errors import DataError
 from sspsam.schema import RLE_TYPE, SIGNALS
@@ -222,13 +223,7 @@ def _shard(dataset: AnnotationDataset, file: AnnotationFile) -> str:
 
 
 def _source(dataset: AnnotationDataset, files: list[AnnotationFile]) -> str:
-    if not files:
-        files = list(dataset.files[:1])
-    names = [
-        file.path if is_local(dataset.fs) else str(dataset.fs.unstrip_protocol(file.path)) for file in files
-    ]
-    quoted = ", ".join("'" + name.replace("'", "''") + "'" for name in names)
-    return f"read_parquet([{quoted}], hive_partitioning = false)"
+    return dataset.parquet_source(files or dataset.files[:1])
 
 
 def _count_images(

@@ -23,8 +23,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from pipeline.dataset.annotation_dataset import read_reviews
-from pipeline.dataset.annotation_files import open_tolerant
+from pipeline.dataset.annotation_dataset import open_dataset, read_reviews
 from pipeline.dataset.dataset_schema import VERDICTS
 from pipeline.dataset.image_query import MEASURES, Query, count_hits, find_hits, histogram
 from pipeline.dataset.image_rows import Rows, card
@@ -48,7 +47,7 @@ class Viewer:
     def __init__(self, config: ViewConfig) -> None:
         """Raises DataError if there is no dataset, or its reviews cannot be read."""
         self.config = config
-        self.dataset = open_tolerant(config.output, storage_options=config.storage_options)
+        self.dataset = open_dataset(config.output, storage_options=config.storage_options, tolerant=True)
         read_reviews(self.dataset)
         self.index = Index(
             self.dataset,

@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.dataset.annotation_dataset import open_dataset, read_reviews
-from pipeline.dataset.annotation_files import open_tolerant
 from pipeline.dataset.image_query import Query, count_hits, find_hits, histogram
 from pipeline.dataset.phrase_index import Index
 from pipeline.dataset.reviews import Reviews, Verdict
@@ -32,7 +31,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> MadeDataset:
 
 @pytest.fixture(scope="module")
 def filled(made: MadeDataset) -> Iterator[tuple[MadeDataset, Index]]:
-    index = Index(open_tolerant(str(made.output)), threads=2)
+    index = Index(open_dataset(str(made.output), tolerant=True), threads=2)
     index.refresh()
     Reviews(index).load()
     yield made, index
@@ -140,7 +139,7 @@ def test_index_follows_a_growing_dataset(tmp_path: Path) -> None:
     later = made.output / "annotations/shard-0000/00001.parquet"
     waiting = tmp_path / "later.parquet"
     shutil.move(later, waiting)
-    index = Index(open_tolerant(str(made.output)), path=str(keep), threads=2)
+    index = Index(open_dataset(str(made.output), tolerant=True), path=str(keep), threads=2)
     index.refresh()
     assert index.progress().images == 4
     shutil.copy(waiting, later)
@@ -150,7 +149,7 @@ def test_index_follows_a_growing_dataset(tmp_path: Path) -> None:
     index.close()
 
     # A kept index is not read again, and not trusted for other data under the same names.
-    index = Index(open_tolerant(str(made.output)), path=str(keep), threads=2)
+    index = Index(open_dataset(str(made.output), tolerant=True), path=str(keep), threads=2)
     assert index.progress().images == 8
     table = pa.Table.from_pylist(list(made.rows.values())[4:6], schema=ANNOTATION_SCHEMA)
     pq.write_table(table, later)
@@ -173,7 +172,7 @@ def test_photos_of_many_megapixels(tmp_path: Path) -> None:
     rows[1].update(width=9000, height=6000)
     rows[1]["annotations"][0]["area"] = 27_000_000
     pq.write_table(pa.Table.from_pylist(rows, schema=ANNOTATION_SCHEMA), path)
-    index = Index(open_tolerant(str(made.output)), threads=1)
+    index = Index(open_dataset(str(made.output), tolerant=True), threads=1)
     index.refresh()
     assert index.progress().images == 2
     half = {"min_area_fraction": "0.49", "max_area_fraction": "0.51", "min_area": "27000000"}
@@ -184,7 +183,7 @@ def test_photos_of_many_megapixels(tmp_path: Path) -> None:
 def test_verdicts_newest_wins_and_writers_do_not_disturb_each_other(tmp_path: Path) -> None:
     made = make_dataset(tmp_path, images=8, seed=2, shards=1)
     before = {path: path.read_bytes() for path in (made.output / "annotations").rglob("*.parquet")}
-    index = Index(open_tolerant(str(made.output)), threads=2)
+    index = Index(open_dataset(str(made.output), tolerant=True), threads=2)
     index.refresh()
     reviews = Reviews(index)
     reviews.load()
@@ -235,4 +234,4 @@ def test_an_index_file_that_cannot_be_used_is_named(made: MadeDataset, tmp_path:
     wrong = tmp_path / "notes.txt"
     wrong.write_text("no database " * 1000)
     with pytest.raises(ConfigError, match=r"--index .*notes\.txt: cannot be opened"):
-        Index(open_tolerant(str(made.output)), path=str(wrong))
+        Index(open_dataset(str(made.output), tolerant=True), path=str(wrong))
