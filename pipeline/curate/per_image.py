@@ -124,12 +124,8 @@ def _decide_targets(batch: Batch, config: CurateConfig) -> None:
 def _check_segmentations(batch: Batch) -> None:
     at = np.flatnonzero(batch.live_masks)
     segmentations = one_array(batch.masks["segmentation"].take(pa.array(at)))
-    sides = [
-        np.asarray(batch.rows[name].cast(pa.int64()).fill_null(-1))[batch.row_of[at]]
-        for name in ("height", "width")
-    ]
     broken = np.zeros(len(batch.live_masks), dtype=bool)
-    broken[at[list(segmentation_problems(segmentations, np.stack(sides, axis=1)))]] = True
+    broken[at[list(segmentation_problems(segmentations, batch.sizes[batch.row_of[at]]))]] = True
     for name in ("bbox", "area"):  # those of the segmentation, which every reader relies on
         broken |= np.asarray(batch.masks[name].is_null())
     batch.drop_masks("segmentation", broken, "broken_segmentation")

@@ -8,6 +8,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
@@ -98,6 +99,12 @@ def ahead(work: Callable[[A], B], items: Iterable[A], workers: int) -> Iterator[
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+
+
+def in_batches(items: Iterable[A], size: int) -> Iterator[list[A]]:
+    """The items in lists of `size`, the last one shorter."""
+    iterator = iter(items)
+    return iter(lambda: list(islice(iterator, size)), [])
 
 
 def _upright(data: bytes, kind: str) -> tuple[bytes, str, tuple[int, int]]:

@@ -63,6 +63,12 @@ class Batch:
     counts: Counts = field(default_factory=Counter)
     aliases: dict[int, list[str]] = field(default_factory=dict)
 
+    @property
+    def sizes(self) -> np.ndarray:
+        """(rows, 2) int64: height and width of each image, -1 where unknown."""
+        sides = [self.rows[name].cast(pa.int64()).fill_null(-1) for name in ("height", "width")]
+        return np.stack([np.asarray(side) for side in sides], axis=1)
+
     def drop_rows(self, stage: str, which: np.ndarray, reason: str) -> None:
         """Drop the live rows of `which` (rows,) bool, and their masks."""
         dropped = self.live_rows & which
@@ -118,11 +124,7 @@ def open_batch(table: pa.Table) -> Batch:
 
 def one_array(column: pa.ChunkedArray) -> Any:
     """A column's values as one array."""
-    return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks or [_none(column)])
-
-
-def _none(column: pa.ChunkedArray) -> Any:
-    return pa.array([], column.type)
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
 def survivors(

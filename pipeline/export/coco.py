@@ -9,8 +9,7 @@ https://docs.voxel51.com/user_guide/import_datasets.html#cocodetectiondataset
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from itertools import chain, islice
+from collections.abc import Iterable
 from typing import Any
 
 from pipeline.export.image_stream import ExportImage, ExportJob
@@ -25,7 +24,7 @@ def write(job: ExportJob) -> None:
     fiftyone = job.config.format == "fiftyone"
     for split in job.splits:
         folder = f"{split}/data" if fiftyone else f"images/{split}"
-        for number, images in enumerate(_portions(job.images(split), job.config.images_per_file)):
+        for number, images in enumerate(job.portions(split)):
             part = "" if job.config.images_per_file is None else f"-{number:05d}"
             name = f"{split}/labels{part}.json" if fiftyone else f"annotations/instances_{split}{part}.json"
             _write_file(job, images, folder, name)
@@ -77,12 +76,3 @@ def _write_file(job: ExportJob, images: Iterable[ExportImage], folder: str, name
         info = {"description": f"{job.dataset.url} by sspsam export", "version": "1"}
         lists.save(path, {"info": info, "licenses": [], "categories": category_list(job)})
     job.destination.put_file(name, path)
-
-
-def _portions(images: Iterator[ExportImage], limit: int | None) -> Iterator[Iterable[ExportImage]]:
-    """The images in portions of `limit`, each to be read before the next; one of all if None."""
-    if limit is None:
-        yield images
-        return
-    while (first := next(images, None)) is not None:
-        yield chain([first], islice(images, limit - 1))

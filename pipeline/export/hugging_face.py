@@ -11,9 +11,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.dataset.image_bytes import url_of
+from pipeline.dataset.image_bytes import in_batches
 from pipeline.export.image_stream import ExportImage, ExportJob
-from pipeline.export.webdataset_tar import annotation_values
 from sspsam.schema import SIGNALS
 
 _ROWS_A_SHARD = 1000
@@ -25,28 +24,14 @@ _ROWS_A_GROUP = 100
 def write(job: ExportJob) -> None:
     """`data/<split>-00000.parquet` and so on, and `README.md`."""
     schema = features(job).arrow_schema
-    limit = job.config.images_per_file or _ROWS_A_SHARD
+    path = job.scratch / "shard.parquet"
     for split in job.splits:
-        rows: list[dict[str, Any]] = []
-        writer: pq.ParquetWriter | None = None
-        written = files = 0
-        path = job.scratch / "shard.parquet"
-        for image in job.images(split):
-            rows.append(table_row(job, image))
-            if len(rows) < min(_ROWS_A_GROUP, limit - written):
-                continue
-            writer = writer or pq.ParquetWriter(path, schema, compression="zstd")
-            writer.write_table(pa.Table.from_pylist(rows, schema))
-            written, rows = written + len(rows), []
-            if written == limit:
-                writer.close()
-                job.destination.put_file(f"data/{split}-{files:05d}.parquet", path)
-                writer, written, files = None, 0, files + 1
-        if rows or writer is not None:
-            writer = writer or pq.ParquetWriter(path, schema, compression="zstd")
-            writer.write_table(pa.Table.from_pylist(rows, schema))
-            writer.close()
-            job.destination.put_file(f"data/{split}-{files:05d}.parquet", path)
+        for number, images in enumerate(job.portions(split, _ROWS_A_SHARD)):
+            with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+                for group in in_batches(images, _ROWS_A_GROUP):
+                    rows = [_row(job, image) for image in group]
+                    writer.write_table(pa.Table.from_pylist(rows, schema))
+            job.destination.put_file(f"data/{split}-{number:05d}.parquet", path)
     job.destination.store.put("README.md", _readme(job).encode())
 
 
@@ -78,19 +63,9 @@ def features(job: ExportJob) -> Any:
     )
 
 
-def table_row(job: ExportJob, image: ExportImage) -> dict[str, Any]:
-    row = image.row
+def _row(job: ExportJob, image: ExportImage) -> dict[str, Any]:
     held = None if image.data is None else {"bytes": image.data, "path": f"{image.name}{image.suffix}"}
-    return {
-        "key": row["key"],
-        "shard": row["shard"],
-        "width": image.width,
-        "height": image.height,
-        "caption": row["caption"],
-        "image": held,
-        "image_url": url_of(row),
-        "annotations": annotation_values(job, image),
-    }
+    return {**job.values(image), "image": held}
 
 
 def _readme(job: ExportJob) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,43 @@ class ExportJob:
             name = f"{safe_name(row['shard'])}__{safe_name(row['key'])}"
             yield ExportImage(self.counts["images"], name, suffix, split, row, data, tuple(masks))
 
+    def portions(self, split: str, size: int | None = None) -> Iterator[Iterable[ExportImage]]:
+        """`images` in portions of --images-per-file, each to be read before the next.
+
+        size: images a portion if the option is not given; one portion of all if None.
+        """
+        images, limit = self.images(split), self.config.images_per_file or size
+        if limit is None:
+            yield images
+            return
+        while (first := next(images, None)) is not None:
+            yield chain([first], islice(images, limit - 1))
+
+    def values(self, image: ExportImage) -> dict[str, Any]:
+        """An image and its masks as plain values, under the names of the schema."""
+        row = image.row
+        return {
+            "key": row["key"],
+            "shard": row["shard"],
+            "width": image.width,
+            "height": image.height,
+            "caption": row["caption"],
+            "image_url": url_of(row),
+            "annotations": [
+                {
+                    "phrase": mask.phrase,
+                    "aliases": list(mask.aliases),
+                    "category": self.categories.names[mask.category],
+                    "category_id": mask.category,
+                    "segmentation": mask.segmentation,
+                    "bbox": list(mask.bbox),
+                    "area": mask.area,
+                    **mask.signals,
+                }
+                for mask in image.masks
+            ],
+        }
+
     def place(self, image: ExportImage, folder: str) -> str:
         """Put an image's file under `folder`; what to call it relative to that, or its URL."""
         name = f"{image.name}{image.suffix}"
@@ -174,10 +212,7 @@ def _check(dataset: AnnotationDataset, file: AnnotationFile, table: pa.Table) ->
     if not table.num_rows:
         return
     batch = open_batch(table)
-    sides = [
-        np.asarray(table[name].cast(pa.int64()).fill_null(-1))[batch.row_of] for name in ("height", "width")
-    ]
-    problems = segmentation_problems(one_array(batch.masks["segmentation"]), np.stack(sides, axis=1))
+    problems = segmentation_problems(one_array(batch.masks["segmentation"]), batch.sizes[batch.row_of])
     for name in ("bbox", "area"):
         missing = np.flatnonzero(np.asarray(batch.masks[name].is_null()))
         problems.update(dict.fromkeys(missing.tolist(), f"{name} is null"))

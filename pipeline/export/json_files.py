@@ -4,47 +4,38 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any
+from typing import Any
 
 
-class JsonLists:
+class JsonLists(ExitStack):
     """Collects items of named lists in scratch files; `save` joins them into one JSON object."""
 
     def __init__(self, scratch: Path, names: Sequence[str]) -> None:
-        self._paths = {name: scratch / f"{name}.part" for name in names}
-        self._files: dict[str, IO[str]] = {}
-        self._counts = dict.fromkeys(names, 0)
-
-    def __enter__(self) -> JsonLists:
-        for name, path in self._paths.items():
-            self._files[name] = path.open("w", encoding="utf-8")
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for file in self._files.values():
-            file.close()
+        super().__init__()
+        self._files = {
+            name: self.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8", dir=scratch))  # noqa: SIM115
+            for name in names
+        }
+        self._begun: set[str] = set()
 
     def append(self, name: str, item: Mapping[str, Any]) -> None:
-        separator = ",\n" if self._counts[name] else ""
-        self._files[name].write(separator + json.dumps(item, ensure_ascii=False))
-        self._counts[name] += 1
+        self._files[name].write(",\n" if name in self._begun else "")
+        self._files[name].write(json.dumps(item, ensure_ascii=False))
+        self._begun.add(name)
 
     def save(self, path: Path, rest: Mapping[str, Any]) -> None:
-        """Write the object: the lists, and the members of `rest`."""
-        for file in self._files.values():
-            file.close()
+        """Write the object: the members of `rest`, and the lists."""
         with path.open("w", encoding="utf-8") as out:
             out.write("{")
             for name, value in rest.items():
                 out.write(f"{json.dumps(name)}: {json.dumps(value, ensure_ascii=False)},\n")
-            for place, (name, part) in enumerate(self._paths.items()):
+            for place, (name, items) in enumerate(self._files.items()):
                 out.write(f"{',' if place else ''}{json.dumps(name)}: [\n")
-                with part.open(encoding="utf-8") as items:
-                    shutil.copyfileobj(items, out, 1 << 20)
+                items.seek(0)
+                shutil.copyfileobj(items, out, 1 << 20)
                 out.write("\n]")
             out.write("}\n")

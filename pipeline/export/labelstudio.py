@@ -14,7 +14,7 @@ from xml.sax.saxutils import quoteattr
 
 import numpy as np
 
-from pipeline.export.image_stream import ExportImage, ExportJob
+from pipeline.export.image_stream import ExportImage, ExportJob, ExportMask
 
 _TASKS_A_FILE = 1000
 
@@ -23,18 +23,14 @@ def write(job: ExportJob) -> None:
     """`tasks_<split>-00000.json` (lists of tasks), `label_config.xml`, and `images/<split>/`."""
     from label_studio_sdk.converter.brush import mask2rle
 
-    limit = job.config.images_per_file or _TASKS_A_FILE
     for split in job.splits:
-        tasks: list[dict[str, Any]] = []
-        files = 0
-        for image in job.images(split):
-            results = [_result(job, image, at, mask2rle) for at in range(len(image.masks))]
-            tasks.append(_task(job, image, split, results))
-            if len(tasks) == limit:
-                _save(job, split, files, tasks)
-                files, tasks = files + 1, []
-        if tasks:
-            _save(job, split, files, tasks)
+        for number, images in enumerate(job.portions(split, _TASKS_A_FILE)):
+            tasks = [
+                _task(job, image, split, [_result(job, image, mask, mask2rle) for mask in image.masks])
+                for image in images
+            ]
+            text = json.dumps(tasks, ensure_ascii=False)
+            job.destination.store.put(f"tasks_{split}-{number:05d}.json", text.encode())
     labels = "".join(f"    <Label value={quoteattr(name)}/>\n" for name in job.categories.names)
     config = (
         '<View>\n  <Image name="image" value="$image" zoom="true"/>\n'
@@ -69,8 +65,7 @@ def _task(job: ExportJob, image: ExportImage, split: str, results: list[dict[str
     }
 
 
-def _result(job: ExportJob, image: ExportImage, at: int, mask2rle: Any) -> dict[str, Any]:
-    mask = image.masks[at]
+def _result(job: ExportJob, image: ExportImage, mask: ExportMask, mask2rle: Any) -> dict[str, Any]:
     # The codec takes 0 and 255; anything above 0 is drawn.
     rle = mask2rle(mask.decode().astype(np.uint8) * 255)
     return {
@@ -85,8 +80,3 @@ def _result(job: ExportJob, image: ExportImage, at: int, mask2rle: Any) -> dict[
         "meta": {"text": [mask.phrase]},
         "value": {"format": "rle", "rle": rle, "brushlabels": [job.categories.names[mask.category]]},
     }
-
-
-def _save(job: ExportJob, split: str, number: int, tasks: list[dict[str, Any]]) -> None:
-    text = json.dumps(tasks, ensure_ascii=False)
-    job.destination.store.put(f"tasks_{split}-{number:05d}.json", text.encode())

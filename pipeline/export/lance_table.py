@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.export.hugging_face import table_row
+from pipeline.dataset.image_bytes import in_batches
 from pipeline.export.image_stream import ExportImage, ExportJob
 from sspsam.errors import SSPSAMError
 from sspsam.schema import BOX_TYPE, RLE_TYPE, SIGNALS
@@ -69,15 +69,10 @@ def _batches(
     job: ExportJob, images: Iterator[ExportImage], failed: list[SSPSAMError]
 ) -> Iterator[pa.RecordBatch]:
     """The rows of `images`; an error of ours on the way is kept in `failed`."""
-    rows: list[dict[str, Any]] = []
     try:
-        for image in images:
-            rows.append({**table_row(job, image), "image": image.data})
-            if len(rows) == _ROWS_A_BATCH:
-                yield pa.RecordBatch.from_pylist(rows, SCHEMA)
-                rows = []
+        for batch in in_batches(images, _ROWS_A_BATCH):
+            rows = [{**job.values(image), "image": image.data} for image in batch]
+            yield pa.RecordBatch.from_pylist(rows, SCHEMA)
     except SSPSAMError as error:
         failed.append(error)
         raise
-    if rows:
-        yield pa.RecordBatch.from_pylist(rows, SCHEMA)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.dataset.image_bytes import url_of
 from pipeline.export.image_stream import ExportImage, ExportJob
 
 _SAMPLES_A_SHARD = 1000
@@ -21,50 +20,20 @@ def write(job: ExportJob) -> None:
         finished: list[str] = []
         pattern = str(job.scratch / f"{split}-%06d.tar")
         limit = job.config.images_per_file or _SAMPLES_A_SHARD
-
-        def post(path: str, done: list[str] = finished) -> None:
-            done.append(path)
-
-        with webdataset.ShardWriter(pattern, maxcount=limit, verbose=0, post=post) as sink:
+        with webdataset.ShardWriter(pattern, maxcount=limit, verbose=0, post=finished.append) as sink:
             for image in job.images(split):
                 sink.write(_sample(job, image))
                 _move(job, finished)
         _move(job, finished)
 
 
-def annotation_values(job: ExportJob, image: ExportImage) -> list[dict[str, Any]]:
-    """The masks of an image as plain values."""
-    return [
-        {
-            "phrase": mask.phrase,
-            "aliases": list(mask.aliases),
-            "category": job.categories.names[mask.category],
-            "category_id": mask.category,
-            "segmentation": mask.segmentation,
-            "bbox": list(mask.bbox),
-            "area": mask.area,
-            **mask.signals,
-        }
-        for mask in image.masks
-    ]
-
-
 def _sample(job: ExportJob, image: ExportImage) -> dict[str, Any]:
-    row = image.row
     sample: dict[str, Any] = {
         "__key__": image.name,
-        "json": {
-            "key": row["key"],
-            "shard": row["shard"],
-            "width": image.width,
-            "height": image.height,
-            "caption": row["caption"],
-            "image_url": url_of(row),
-            "annotations": annotation_values(job, image),
-        },
+        "json": job.values(image),
     }
-    if row["caption"] is not None:
-        sample["txt"] = row["caption"]
+    if image.row["caption"] is not None:
+        sample["txt"] = image.row["caption"]
     if image.data is not None:
         sample[image.suffix.lstrip(".")] = image.data
     return sample

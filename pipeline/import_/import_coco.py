@@ -10,9 +10,10 @@ import json
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import chain, groupby
+from operator import itemgetter
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -22,7 +23,7 @@ import pyarrow as pa
 from pycocotools import mask as coco_mask
 
 from pipeline.dataset.destination import Destination
-from pipeline.dataset.image_bytes import safe_name
+from pipeline.dataset.image_bytes import in_batches, safe_name
 from pipeline.dataset.segmentations import segmentation_problem
 from sspsam.errors import ConfigError, DataError
 from sspsam.schema import ANNOTATION_SCHEMA
@@ -31,7 +32,11 @@ MANIFEST = "_import.json"
 
 _ROWS_A_FILE = 1000
 
-_SPOOL = pa.schema([("place", pa.int64()), ("phrase", pa.string()), ("counts", pa.string())])
+_INSTANCES_A_BATCH = 4096
+
+_SPOOL = pa.schema(
+    [("place", pa.int64()), ("phrase", pa.string()), ("counts", pa.string()), ("number", pa.int64())]
+)
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,13 @@ def import_coco(
     with tempfile.TemporaryDirectory(prefix="import-") as scratch:
         with duckdb.connect(f"{scratch}/instances.duckdb") as spool:
             skipped = Path(scratch) / "skipped.jsonl"
-            _spool(spool, _instances(source, config, options, names, images, skipped, counts))
+            spool.execute(
+                "CREATE TABLE instances (place BIGINT, phrase VARCHAR, counts VARCHAR, number BIGINT)"
+            )
+            instances = _instances(source, config, options, names, images, skipped, counts)
+            for batch in in_batches(instances, _INSTANCES_A_BATCH):
+                spool.register("batch", pa.Table.from_pylist(batch, _SPOOL))
+                spool.execute("INSERT INTO instances SELECT * FROM batch")
             _write(output, spool, list(images.values()), config, counts)
         if skipped.exists():
             output.put_file("_skipped.jsonl", skipped)
@@ -167,7 +178,7 @@ def _instances(
     skipped: Path,
     counts: Counter[str],
 ) -> Iterator[dict[str, Any]]:
-    """place of the image, phrase and RLE counts of each instance that can be read."""
+    """place of the image, phrase, RLE counts and number of each instance that can be read."""
     for one in _items(source, "annotations", options):
         counts["instances"] += 1
         image = images.get(one.get("image_id"))
@@ -185,7 +196,12 @@ def _instances(
             with skipped.open("a", encoding="utf-8") as lines:
                 lines.write(f"{json.dumps({'annotation': one.get('id'), 'reason': str(error)})}\n")
             continue
-        yield {"place": image["place"], "phrase": str(phrase), "counts": rle}
+        yield {
+            "place": image["place"],
+            "phrase": str(phrase),
+            "counts": rle,
+            "number": counts["instances"],
+        }
 
 
 def read_segmentation(value: Any, height: int, width: int) -> str:
@@ -218,26 +234,6 @@ def read_segmentation(value: Any, height: int, width: int) -> str:
     return str(rle["counts"].decode("ascii"))
 
 
-def _spool(spool: duckdb.DuckDBPyConnection, instances: Iterable[dict[str, Any]]) -> None:
-    spool.execute("CREATE TABLE instances (place BIGINT, phrase VARCHAR, counts VARCHAR, number BIGINT)")
-    rows: list[dict[str, Any]] = []
-    number = 0
-
-    def flush() -> None:
-        spool.register("batch", pa.Table.from_pylist(rows, _SPOOL))
-        spool.execute(f"INSERT INTO instances SELECT *, {number} + row_number() OVER () FROM batch")
-        spool.unregister("batch")
-        rows.clear()
-
-    for one in instances:
-        rows.append(one)
-        if len(rows) == 4096:
-            flush()
-            number += 4096
-    if rows:
-        flush()
-
-
 def _write(
     output: Destination,
     spool: duckdb.DuckDBPyConnection,
@@ -246,28 +242,22 @@ def _write(
     counts: Counter[str],
 ) -> None:
     reader = spool.execute("SELECT place, phrase, counts FROM instances ORDER BY place, number")
-    found = groupby(_fetched(reader), key=lambda row: row[0])
+    fetched = chain.from_iterable(iter(lambda: reader.fetchmany(_INSTANCES_A_BATCH), []))
+    found = groupby(fetched, key=itemgetter(0))
     place, instances = next(found, (None, iter(())))
-    for shard, of_shard in groupby(images, key=lambda row: row["shard"]):
-        rows: list[dict[str, Any]] = []
-        files = 0
-        for image in of_shard:
-            annotations = []
-            if image["place"] == place:
-                annotations = list(_annotations(image, list(instances), config))
-                place, instances = next(found, (None, iter(())))
-            counts["phrases"] += len(annotations)
-            rows.append({**image, "status": "ok" if annotations else "no_phrase", "annotations": annotations})
-            if len(rows) == _ROWS_A_FILE:
-                _write_file(output, shard, files, rows)
-                files, rows = files + 1, []
-        if rows:
-            _write_file(output, shard, files, rows)
-
-
-def _fetched(reader: duckdb.DuckDBPyConnection) -> Iterator[tuple[int, str, str]]:
-    while batch := reader.fetchmany(4096):
-        yield from batch
+    for shard, of_shard in groupby(images, key=itemgetter("shard")):
+        for number, part in enumerate(in_batches(of_shard, _ROWS_A_FILE)):
+            rows = []
+            for image in part:
+                annotations = []
+                if image["place"] == place:
+                    annotations = list(_annotations(image, list(instances), config))
+                    place, instances = next(found, (None, iter(())))
+                counts["phrases"] += len(annotations)
+                status = "ok" if annotations else "no_phrase"
+                rows.append({**image, "status": status, "annotations": annotations})
+            name = f"annotations/{safe_name(shard)}/{number:05d}.parquet"
+            output.store.put_table(name, pa.Table.from_pylist(rows, ANNOTATION_SCHEMA))
 
 
 def _annotations(
@@ -295,10 +285,3 @@ def _annotations(
             "area": area,
             "truncated": False,
         }
-
-
-def _write_file(output: Destination, shard: str, number: int, rows: list[dict[str, Any]]) -> None:
-    table = pa.Table.from_pylist(
-        [{name: row.get(name) for name in ANNOTATION_SCHEMA.names} for row in rows], ANNOTATION_SCHEMA
-    )
-    output.store.put_table(f"annotations/{safe_name(shard)}/{number:05d}.parquet", table)

@@ -188,9 +188,7 @@ def _covered(table: pa.Table) -> Iterator[tuple[float, float]]:
     """For each `ok` row: shares of pixels in at least one, and in at least two, sound masks with a target."""
     batch = open_batch(table)
     segmentations = one_array(batch.masks["segmentation"])
-    sides = [np.asarray(table[name].cast(pa.int64()).fill_null(-1)) for name in ("height", "width")]
-    sizes = np.stack(sides, axis=1)
-    broken = segmentation_problems(segmentations, sizes[batch.row_of])
+    broken = segmentation_problems(segmentations, batch.sizes[batch.row_of])
     sound = batch.has_target.copy()
     sound[list(broken)] = False
     status = table["status"].to_pylist()
@@ -198,7 +196,7 @@ def _covered(table: pa.Table) -> Iterator[tuple[float, float]]:
         if status[row] != "ok":
             continue
         members = np.flatnonzero(sound & (batch.row_of == row))
-        pixels = float(sizes[row].prod())
+        pixels = float(batch.sizes[row].prod())
         rles = coco_rles(segmentations.take(pa.array(members)))
         union = float(coco_mask.area(coco_mask.merge(rles))) if rles else 0.0
         twice = 0.0
