@@ -5,13 +5,15 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from importlib.resources import files
 from typing import Final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -29,7 +31,6 @@ class Sprite:
 
     name: str
     synonyms: tuple[str, ...]
-    keywords: tuple[str, ...]  # CLDR's, for search; phrases do not use them
     categories: tuple[str, ...]  # most particular first
     style: str  # "noto", "fluent" or "twemoji"
     colour: str | None  # the one colour that it clearly has
@@ -53,48 +54,32 @@ class Atlas:
         for i, sprite in enumerate(self.sprites):
             unseen_style = sprite.style == HELD_OUT_STYLE
             unseen_name = sprite.name in HELD_OUT_NAMES
-            if not sprite.core or unseen_style != (name == "style"):
-                continue
-            if unseen_name != (name == "names"):
-                continue
-            by_name.setdefault(sprite.name, []).append(i)
+            if unseen_style == (name == "style") and unseen_name == (name == "names"):
+                by_name.setdefault(sprite.name, []).append(i)
         return tuple(by_name), by_name
 
 
-def _read() -> tuple[list[Sprite], np.ndarray]:
+def read_sprites() -> Iterator[tuple[Sprite, NDArray[np.uint8]]]:
+    """Every drawing of the package as it was drawn, (C, C, 4) RGBA, with what it is."""
     path = files("sspsam") / "assets" / "sprites.zip"
     with zipfile.ZipFile(io.BytesIO(path.read_bytes())) as archive:
         table = json.loads(archive.read("index.json"))
         atlas = np.asarray(Image.open(io.BytesIO(archive.read("atlas.webp"))).convert("RGBA"))
-    cell, columns = table["cell"], table["columns"]
-    rows = atlas.shape[0] // cell
-    cells = atlas.reshape(rows, cell, columns, cell, 4).transpose(0, 2, 1, 3, 4)
-    sprites = [
-        Sprite(
-            name=entry["name"],
-            synonyms=tuple(entry["synonyms"]),
-            keywords=tuple(entry["keywords"]),
-            categories=tuple(entry["categories"]),
-            style=entry["style"],
-            colour=entry["colour"],
-            core=entry["core"],
-        )
-        for entry in table["sprites"]
-    ]
-    return sprites, cells.reshape(rows * columns, cell, cell, 4)[: len(sprites)]
+    cell = table["cell"]
+    for number, entry in enumerate(table["sprites"]):
+        top, left = (cell * place for place in divmod(number, table["columns"]))
+        told = {field.name: entry[field.name] for field in fields(Sprite)}
+        told |= {name: tuple(value) for name, value in told.items() if isinstance(value, list)}
+        yield Sprite(**told), atlas[top : top + cell, left : left + cell]
 
 
-@lru_cache(maxsize=2)
-def load_atlas(core_only: bool = True) -> Atlas:
-    """The bundled atlas, drawings of RECOLOURED names in every one of RECOLOURS.
-
-    Args:
-        core_only: leave out the hundreds of things that the bundled model has no name for.
-    """
+@lru_cache
+def load_atlas() -> Atlas:
+    """The drawings of the bundled model's vocabulary, those of RECOLOURED names in each of RECOLOURS."""
     sprites: list[Sprite] = []
     drawings: list[np.ndarray] = []
-    for sprite, drawing in zip(*_read(), strict=True):
-        if core_only and not sprite.core:
+    for sprite, drawing in read_sprites():
+        if not sprite.core:
             continue
         if sprite.name not in RECOLOURED:
             sprites.append(sprite)

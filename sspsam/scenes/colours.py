@@ -1,41 +1,11 @@
-"""Which colour a drawing has, by the hue of its pixels; and drawings turned to another hue."""
+"""Hue, saturation and value of drawings, and drawings turned to another hue."""
 
 from __future__ import annotations
 
 import colorsys
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-
-#: Upper bounds of hue in degrees; red wraps around. Brown is dark orange.
-_HUES: Final = (
-    (14.0, "red"),
-    (40.0, "orange"),
-    (68.0, "yellow"),
-    (165.0, "green"),
-    (255.0, "blue"),
-    (300.0, "purple"),
-    (338.0, "pink"),
-    (361.0, "red"),
-)
-
-COLOURS: Final = (
-    "red",
-    "orange",
-    "yellow",
-    "green",
-    "blue",
-    "purple",
-    "pink",
-    "brown",
-    "black",
-    "white",
-    "grey",
-)
-
-#: Share of a drawing's pixels that must agree before it is called by a colour.
-DOMINANT_SHARE: Final = 0.55
 
 
 def hsv(rgb: NDArray[np.uint8]) -> tuple[NDArray[np.float32], ...]:
@@ -52,27 +22,6 @@ def hsv(rgb: NDArray[np.uint8]) -> tuple[NDArray[np.float32], ...]:
     )
     hue = np.where(spread > 0, hue * 60, 0).astype(np.float32)
     return hue, np.where(value > 0, spread / np.where(value > 0, value, 1), 0), value
-
-
-def colour_fractions(rgba: NDArray[np.uint8]) -> dict[str, float]:
-    """Share of the opaque pixels of a (H, W, 4) uint8 drawing that has each of COLOURS."""
-    pixels = rgba[rgba[..., 3] > 127][:, :3]
-    hue, saturation, value = hsv(pixels)
-    names = np.full(len(pixels), "red   ", dtype="<U6")
-    for bound, name in reversed(_HUES):
-        names[hue < bound] = name
-    names[((names == "orange") | (names == "red")) & (value < 0.62) & (saturation < 0.85)] = "brown"
-    grey = saturation < 0.22
-    names[grey] = "grey"
-    names[grey & (value > 0.85)] = "white"
-    names[(value < 0.25) | (grey & (value < 0.35))] = "black"
-    return {name: float((names == name).mean()) for name in COLOURS}
-
-
-def dominant_colour(fractions: dict[str, float]) -> str | None:
-    """The colour that most people would say, or None for a drawing of several."""
-    name = max(fractions, key=lambda k: fractions[k])
-    return name if fractions[name] >= DOMINANT_SHARE else None
 
 
 def recoloured(rgba: NDArray[np.uint8], hue_degrees: float) -> NDArray[np.uint8]:

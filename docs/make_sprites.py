@@ -2,7 +2,7 @@
 
     npm pack emoji-datasource-twitter@16.0.0 @lobehub/fluent-emoji-3d@1.1.0 cldr-annotations-full@48.2.0
     # unpack each `package/` as twitter/, fluent/ and cldr/ under SOURCES
-    python -m sspsam.scenes.build_atlas SOURCES /usr/share/fonts/truetype/noto/NotoColorEmoji.ttf
+    python -m docs.make_sprites SOURCES /usr/share/fonts/truetype/noto/NotoColorEmoji.ttf
 
 The zip holds `atlas.webp` (square cells, row by row), `index.json` (one entry a cell) and `NOTICES.txt`.
 Needs fontTools, which the package itself does not depend on.
@@ -17,13 +17,14 @@ import sys
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
-from sspsam.scenes.colours import colour_fractions, dominant_colour
-from sspsam.scenes.names import CORE, SUBCATEGORIES
+from docs.sprite_names import CORE, SUBCATEGORIES
+from sspsam.scenes.colours import hsv
 
 CELL = 96  # pixels a side
 COLUMNS = 40
@@ -57,6 +58,36 @@ IN THE SOFTWARE.
 """
 
 
+#: Upper bounds of hue in degrees; red wraps around. Brown is dark orange.
+_HUES: Final = (
+    (14.0, "red"),
+    (40.0, "orange"),
+    (68.0, "yellow"),
+    (165.0, "green"),
+    (255.0, "blue"),
+    (300.0, "purple"),
+    (338.0, "pink"),
+    (361.0, "red"),
+)
+
+COLOURS: Final = (
+    "red",
+    "orange",
+    "yellow",
+    "green",
+    "blue",
+    "purple",
+    "pink",
+    "brown",
+    "black",
+    "white",
+    "grey",
+)
+
+#: Share of a drawing's pixels that must agree before it is called by a colour.
+DOMINANT_SHARE: Final = 0.55
+
+
 def into_cell(drawing: Image.Image) -> Image.Image:
     """Crop to what is drawn and centre it in a CELL x CELL square, its long side filling it."""
     rgba = drawing.convert("RGBA")
@@ -84,6 +115,27 @@ def noto_drawings(font_path: Path) -> dict[str, Image.Image]:
         if glyph in strike and hasattr(strike[glyph], "imageData"):
             drawings[f"{point:x}"] = Image.open(io.BytesIO(strike[glyph].imageData))
     return drawings
+
+
+def colour_fractions(rgba: NDArray[np.uint8]) -> dict[str, float]:
+    """Share of the opaque pixels of a (H, W, 4) uint8 drawing that has each of COLOURS."""
+    pixels = rgba[rgba[..., 3] > 127][:, :3]
+    hue, saturation, value = hsv(pixels)
+    names = np.full(len(pixels), "red   ", dtype="<U6")
+    for bound, name in reversed(_HUES):
+        names[hue < bound] = name
+    names[((names == "orange") | (names == "red")) & (value < 0.62) & (saturation < 0.85)] = "brown"
+    grey = saturation < 0.22
+    names[grey] = "grey"
+    names[grey & (value > 0.85)] = "white"
+    names[(value < 0.25) | (grey & (value < 0.35))] = "black"
+    return {name: float((names == name).mean()) for name in COLOURS}
+
+
+def dominant_colour(fractions: dict[str, float]) -> str | None:
+    """The colour that most people would say, or None for a drawing of several."""
+    name = max(fractions, key=lambda k: fractions[k])
+    return name if fractions[name] >= DOMINANT_SHARE else None
 
 
 def open_if_present(*paths: Path) -> Image.Image | None:

@@ -1,10 +1,12 @@
 """Builds `sspsam/assets/bpe_tiny.txt.gz`, the merges of the bundled model's tokenizer. Run by hand.
 
-    python -m sspsam.scenes.build_vocabulary
+    python -m docs.make_vocabulary
 
 Byte-pair encoding (Sennrich et al., arXiv 1508.07909) over the words of scene phrases, so that each
 common one is a single token, and over the names of everything else in the atlas, so that unknown
-words fall into familiar pieces. The format is that of CLIP's own merges file.
+words fall into familiar pieces. The format is that of CLIP's own merges file. The file in the
+package belongs to the bundled weights; the shares of the kinds of phrases have changed since, so a run
+today gives the vocabulary of a new model, not that file again.
 """
 
 from __future__ import annotations
@@ -20,9 +22,10 @@ from random import Random
 
 import numpy as np
 
-from sspsam.scenes.atlas import load_atlas
+from docs.sprite_names import CORE
+from sspsam.scenes.atlas import load_atlas, read_sprites
 from sspsam.scenes.expressions import scene_phrases
-from sspsam.scenes.names import CORE, plural
+from sspsam.scenes.names import RECOLOURED, RECOLOURS, plural
 from sspsam.scenes.render import SceneConfig, render
 from sspsam.scenes.things import things
 
@@ -32,10 +35,10 @@ _SCENES = 400
 
 def word_counts() -> Counter[str]:
     """Words of phrases, weighted so that a core noun is never rarer than an atlas-only one."""
-    atlas = load_atlas(core_only=False)
     counts: Counter[str] = Counter()
-    for sprite in atlas.sprites:
-        counts.update(word for word in sprite.name.lower().split() if word.isalpha())
+    for sprite, _ in read_sprites():
+        drawings = len(RECOLOURS) if sprite.name in RECOLOURED else 1
+        counts.update(word for word in sprite.name.lower().split() * drawings if word.isalpha())
     for name, synonyms, categories in CORE.values():
         for noun in (name, *synonyms, *categories):
             for word in f"{noun} {plural(noun)}".replace("-", " ").split():
