@@ -6,14 +6,16 @@ authors' code, so that equal pixels give equal bits.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
 from PIL import Image
 
 from sspsam.images.decoding import MAX_PIXELS, ImageInput, decode_image
-from sspsam.images.geometry import Geometry
+from sspsam.images.geometry import ClipFrame, Geometry, SamFrame
 
 if TYPE_CHECKING:
     from sspsam.model_config import SSPSAMConfig
@@ -24,6 +26,18 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 #: SAM's, on 0..255 (segment-anything, `Sam.__init__`).
 SAM_MEAN = (123.675, 116.28, 103.53)
 SAM_STD = (58.395, 57.12, 57.375)
+
+
+_Constants: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray]  # scale, mean, deviation: (3 or 1, 1, 1)
+
+
+def _constants(scale: float, *channels: tuple[float, ...]) -> _Constants:
+    mean, deviation = (np.asarray(values, np.float32).reshape(3, 1, 1) for values in channels)
+    return np.full((1, 1, 1), scale, np.float32), mean, deviation
+
+
+_CLIP = _constants(255, CLIP_MEAN, CLIP_STD)
+_SAM = _constants(1, SAM_MEAN, SAM_STD)
 
 
 def preprocess(
@@ -50,32 +64,83 @@ def preprocess_rgb(image: Image.Image, config: SSPSAMConfig) -> tuple[torch.Tens
 
 def clip_square(image: Image.Image, geometry: Geometry) -> torch.Tensor:
     """`clip_pixels` of `preprocess`, for a decoded image."""
-    frame = geometry.clip
-    pixels = np.zeros((3, frame.size, frame.size), np.float32)
-    small = _resized(image, frame.resized_width, frame.resized_height)
-    pixels[:, frame.top : frame.top + small.shape[1], frame.left : frame.left + small.shape[2]] = _normalised(
-        small / np.float32(255), CLIP_MEAN, CLIP_STD
-    )
-    return torch.from_numpy(pixels)
+    return _square(image, geometry.clip, _CLIP)
 
 
 def sam_square(image: Image.Image, geometry: Geometry) -> torch.Tensor:
     """`sam_pixels` of `preprocess`, for a decoded image."""
-    frame = geometry.sam
-    pixels = np.zeros((3, frame.size, frame.size), np.float32)
-    large = _resized(image, frame.resized_width, frame.resized_height)
-    pixels[:, : large.shape[1], : large.shape[2]] = _normalised(large, SAM_MEAN, SAM_STD)
-    return torch.from_numpy(pixels)
+    return _square(image, geometry.sam, _SAM)
 
 
-def _resized(image: Image.Image, width: int, height: int) -> np.ndarray:
-    """(3, height, width) float32 on 0..255."""
-    resized = image.resize((width, height), Image.Resampling.BILINEAR)
+@dataclass(frozen=True)
+class ResizedImage:
+    """One image as it travels to the device: (height, width, 3) uint8 each, resized for the two squares."""
+
+    clip: torch.Tensor
+    sam: torch.Tensor
+    geometry: Geometry
+
+
+def resize_rgb(image: Image.Image, config: SSPSAMConfig, pinned: bool = False) -> ResizedImage:
+    """The part of `preprocess_rgb` that threads do; `squares` is the rest.
+
+    Args:
+        pinned: in page-locked memory, which CUDA copies without waiting. torch keeps such memory and
+            hands it out again once its copy is done.
+    """
+
+    def resized(frame: ClipFrame | SamFrame) -> torch.Tensor:
+        pixels = torch.empty(
+            frame.resized_height, frame.resized_width, 3, dtype=torch.uint8, pin_memory=pinned
+        )
+        pixels.numpy()[:] = _resized(image, frame)
+        return pixels
+
+    geometry = Geometry.of(*image.size, config)
+    return ResizedImage(resized(geometry.clip), resized(geometry.sam), geometry)
+
+
+def squares(images: Sequence[ResizedImage], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """B images -> `clip_pixels` (B, 3, S, S) and `sam_pixels` (B, 3, M, M) of `preprocess`, made on `device`.
+
+    The same operations in float32, so the same bits, from a quarter of the bytes. Waits for nothing.
+    """
+    clip = _on_device([(one.clip, one.geometry.clip) for one in images], _CLIP, device)
+    return clip, _on_device([(one.sam, one.geometry.sam) for one in images], _SAM, device)
+
+
+def _on_device(
+    images: Sequence[tuple[torch.Tensor, ClipFrame | SamFrame]], constants: _Constants, device: torch.device
+) -> torch.Tensor:
+    # Tensors, because CUDA divides by a Python number by multiplying with its reciprocal.
+    of = [torch.from_numpy(constant).to(device, non_blocking=True) for constant in constants]
+    side = images[0][1].size
+    batch = torch.zeros(len(images), 3, side, side, device=device)
+    for square, (pixels, frame) in zip(batch, images, strict=True):
+        small = pixels.to(device, non_blocking=True).permute(2, 0, 1).float()
+        _inside(square, frame).copy_(_normalised(small, *of))
+    return batch
+
+
+def _square(image: Image.Image, frame: ClipFrame | SamFrame, constants: _Constants) -> torch.Tensor:
     # numpy rather than torch: it runs in decoding threads, where torch would start a pool for each.
-    return np.ascontiguousarray(np.asarray(resized).transpose(2, 0, 1), dtype=np.float32)
+    square = np.zeros((3, frame.size, frame.size), np.float32)
+    small = np.ascontiguousarray(_resized(image, frame).transpose(2, 0, 1), dtype=np.float32)
+    _inside(square, frame)[:] = _normalised(small, *constants)
+    return torch.from_numpy(square)
 
 
-def _normalised(pixels: np.ndarray, mean: tuple[float, ...], deviation: tuple[float, ...]) -> np.ndarray:
-    shape = (3, 1, 1)
-    centred = pixels - np.asarray(mean, np.float32).reshape(shape)
-    return centred / np.asarray(deviation, np.float32).reshape(shape)
+def _resized(image: Image.Image, frame: ClipFrame | SamFrame) -> np.ndarray:
+    """(height, width, 3) uint8."""
+    return np.asarray(image.resize((frame.resized_width, frame.resized_height), Image.Resampling.BILINEAR))
+
+
+def _inside(square: Any, frame: ClipFrame | SamFrame) -> Any:
+    """The part of a (3, S, S) square that shows the image."""
+    top, left = (frame.top, frame.left) if isinstance(frame, ClipFrame) else (0, 0)
+    return square[:, top : top + frame.resized_height, left : left + frame.resized_width]
+
+
+def _normalised(pixels: Any, scale: Any, mean: Any, deviation: Any) -> Any:
+    """numpy or torch, float32; the order of operations is the authors'."""
+    return (pixels / scale - mean) / deviation

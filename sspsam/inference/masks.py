@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from pycocotools import mask as coco_mask
 
 from sspsam.images.geometry import Geometry, box_iou, resize, xywh_to_xyxy, xyxy_to_xywh
+from sspsam.inference.transfers import to_device, to_host
 
 #: COCO's compressed RLE: {"size": [height, width], "counts": str}.
 RLE: TypeAlias = "dict[str, Any]"
@@ -60,7 +61,10 @@ class Mask:
 
 @dataclass(frozen=True)
 class DrawnMasks:
-    """N masks of one image before they are encoded; on the CPU. K is the score square's side."""
+    """N masks of one image before they are encoded, on the CPU once `transfers.copied` says so.
+
+    K is the score square's side.
+    """
 
     masks: np.ndarray  # (N, width, height) bool, over the original image
     target_pixels: torch.Tensor  # (N,) int64
@@ -101,20 +105,22 @@ def draw_masks(
     stability = (shown > STABILITY_OFFSET).sum(dim=(1, 2)) / wide
     nothing = pixels == 0
     drawn = square > 0
-    signals = torch.stack(
-        [
-            probability.masked_fill(nothing, math.nan),
-            stability.masked_fill(nothing, math.nan),
-            _clip_score(drawn, geometry, patches, sentences).masked_fill(nothing, math.nan),
-        ]
-    ).cpu()
+    signals = to_host(
+        torch.stack(
+            [
+                probability.masked_fill(nothing, math.nan),
+                stability.masked_fill(nothing, math.nan),
+                _clip_score(drawn, geometry, patches, sentences).masked_fill(nothing, math.nan),
+            ]
+        )
+    )
     return DrawnMasks(
-        masks=masks.cpu().numpy(),
-        target_pixels=drawn.sum(dim=(1, 2)).cpu(),
+        masks=to_host(masks).numpy(),
+        target_pixels=to_host(drawn.sum(dim=(1, 2))),
         score=signals[0],
         stability=signals[1],
         clip_score=signals[2],
-        square=drawn.cpu().numpy() if keep_square else None,
+        square=to_host(drawn).numpy() if keep_square else None,
     )
 
 
@@ -207,7 +213,7 @@ def _clip_score(
     """(N,) cosine of each sentence and the mean of the unit patch tokens, weighted by their cover."""
     grid = math.isqrt(len(patches))
     rows, columns = geometry.patch_overlap(grid, drawn.shape[-1])
-    rows, columns = rows.to(drawn.device), columns.to(drawn.device)
+    rows, columns = to_device(rows, drawn.device), to_device(columns, drawn.device)
     cover = columns @ drawn.float() @ rows.T  # `drawn` has columns first
     pooled = cover.transpose(1, 2).flatten(1) @ F.normalize(patches.float(), dim=-1)
     return F.cosine_similarity(pooled, sentences.float(), dim=-1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +18,7 @@ from sspsam.inference.masks import DrawnMasks, Mask, draw_masks, finish_masks, f
 from sspsam.inference.memory import BatchSize, run_halving
 from sspsam.inference.stopwatch import Stopwatch
 from sspsam.inference.text_cache import EncodedPhrases
+from sspsam.inference.transfers import copied, to_device, to_host
 
 if TYPE_CHECKING:
     from sspsam.inference.results import SegmenterConfig
@@ -54,23 +55,18 @@ class _Decoded:
 
 
 class PhraseRunner:
-    """Runs the phrase side of a model. `threads` encode RLE while the device draws."""
+    """Runs the phrase side of a model, for one thread at a time; threads of its own encode RLE meanwhile."""
 
-    def __init__(
-        self,
-        model: SSPSAM,
-        config: SegmenterConfig,
-        threads: ThreadPoolExecutor,
-        stopwatch: Stopwatch,
-    ) -> None:
+    def __init__(self, model: SSPSAM, config: SegmenterConfig, stopwatch: Stopwatch) -> None:
         self._model = model
         self._config = config
-        self._threads = threads
+        self._threads = ThreadPoolExecutor(config.threads, thread_name_prefix="sspsam-rle")
         self._stopwatch = stopwatch
         self._batch = BatchSize(config.phrases_per_batch)
         least = config.min_target_pixels
         self._min_target_pixels = model.config.min_target_pixels if least is None else least
         self._budget = config.upsample_mib << 20
+        self._waiting: deque[tuple[int, Future[None]]] = deque()  # bytes of masks, their encoding
 
     def run(
         self,
@@ -78,8 +74,10 @@ class PhraseRunner:
         features: ImageFeatures,
         encoded: EncodedPhrases,
         tasks: Sequence[Task],
-    ) -> None:
-        """Fill in the drafts' masks, or the error of an image whose phrase does not fit into memory.
+    ) -> list[Future[None]]:
+        """Have the drafts' masks drawn and encoded; they are in the drafts when the futures are done.
+
+        An image whose phrase does not fit into memory gets that error.
 
         Args:
             drafts: one a row of `features`.
@@ -87,39 +85,60 @@ class PhraseRunner:
             encoded: the distinct phrases.
             tasks: by slot.
         """
-        waiting: deque[tuple[int, Sequence[Task], Future[list[Mask]]]] = deque()
+        futures: list[Future[None]] = []
+        drawn_masks: list[tuple[int, Callable[[], None]]] = []
         decode = partial(self._decode, features, encoded)
         for part, decoded in run_halving(decode, tasks, self._batch):
             if isinstance(decoded, OutOfMemoryError):
                 drafts[part[0].slot].error = decoded
                 continue
             for slot, group in groupby(range(len(part)), key=lambda i: part[i].slot):
-                members = list(group)
-                draw = partial(self._draw, drafts[slot].geometry, features.clip_tokens[slot], decoded)
-                batch = BatchSize(self._masks_at_a_time(drafts[slot].geometry))
+                members, draft = list(group), drafts[slot]
+                draw = partial(self._draw, draft.geometry, features.clip_tokens[slot], decoded)
+                batch = BatchSize(self._masks_at_a_time(draft.geometry))
                 for some, drawn in run_halving(draw, members, batch):
                     if isinstance(drawn, OutOfMemoryError):
-                        drafts[slot].error = drawn
+                        draft.error = drawn
                         continue
                     asked = [part[i] for i in some]
-                    job = self._threads.submit(
-                        self._finish, drafts[slot].geometry, decoded, encoded, drawn, some, asked
-                    )
-                    waiting.append((drawn.masks.nbytes, asked, job))
-                    self._settle(waiting, drafts, self._budget)
-        self._settle(waiting, drafts, 0)
+                    job = partial(self._finish, draft, decoded, encoded, drawn, some, asked)
+                    drawn_masks.append((drawn.masks.nbytes, job))
+                    # On a CPU what is drawn is there; on a device the host waits for it once.
+                    if self._model.device.type == "cpu" or sum(n for n, _ in drawn_masks) > self._budget:
+                        futures += self._encode(drawn_masks)
+        return futures + self._encode(drawn_masks)
+
+    def _encode(self, drawn_masks: list[tuple[int, Callable[[], None]]]) -> list[Future[None]]:
+        """Hand over what is drawn, and wait until no more masks than the budget wait for RLE.
+
+        The only wait of the host for the device, once a batch unless its masks exceed the budget: threads
+        that encode RLE wait for the event behind the batch's last copy. No other thread waits for any.
+        """
+        wait = copied(self._model.device) if drawn_masks else None
+        futures = []
+        for size, job in drawn_masks:
+            future = self._threads.submit(_after, wait, job)
+            self._waiting.append((size, future))
+            futures.append(future)
+        drawn_masks.clear()
+        while self._waiting and self._waiting[0][1].done():
+            self._waiting.popleft()
+        with self._stopwatch.on_clock("rle"):
+            while sum(size for size, _ in self._waiting) > self._budget:
+                self._waiting.popleft()[1].exception()  # whoever asked for these masks raises it
+        return futures
 
     def _decode(self, features: ImageFeatures, encoded: EncodedPhrases, tasks: Sequence[Task]) -> _Decoded:
         device = features.clip_tokens.device
         self._stopwatch.add("phrases", len(tasks))
         self._stopwatch.add("phrase_slots", self._batch.size)
         with self._stopwatch.on_device("phrase"):
-            slots = torch.tensor([task.slot for task in tasks], device=device)
-            text = encoded.features.take(torch.tensor([task.row for task in tasks], device=device))
+            slots = to_device([task.slot for task in tasks], device)
+            text = encoded.features.take(to_device([task.row for task in tasks], device))
             prompt = self._model.prompt(features, text, slots)
             logits, predicted_iou = self._model.decode(features.sam_embedding, prompt.prompts, slots)
         return _Decoded(
-            logits.float(), text.sentence, predicted_iou.float().cpu(), prompt.boxes.float().cpu()
+            logits.float(), text.sentence, to_host(predicted_iou.float()), to_host(prompt.boxes.float())
         )
 
     def _draw(
@@ -130,7 +149,7 @@ class PhraseRunner:
         members: Sequence[int],
     ) -> DrawnMasks:
         with self._stopwatch.on_device("rle"):
-            rows = torch.tensor(members, device=decoded.mask_logits.device)
+            rows = to_device(members, decoded.mask_logits.device)
             return draw_masks(
                 decoded.mask_logits[rows],
                 geometry,
@@ -142,43 +161,36 @@ class PhraseRunner:
 
     def _finish(
         self,
-        geometry: Geometry,
+        draft: Draft,
         decoded: _Decoded,
         encoded: EncodedPhrases,
         drawn: DrawnMasks,
         members: Sequence[int],
         tasks: Sequence[Task],
-    ) -> list[Mask]:
+    ) -> None:
         rows = torch.tensor(members)
-        return finish_masks(
+        masks = finish_masks(
             drawn,
             [task.phrase for task in tasks],
             [encoded.truncated[task.row] for task in tasks],
             decoded.predicted_iou[rows],
-            geometry.clip.boxes_to_original(decoded.boxes[rows]),
+            draft.geometry.clip.boxes_to_original(decoded.boxes[rows]),
             self._min_target_pixels,
         )
-
-    def _settle(
-        self,
-        waiting: deque[tuple[int, Sequence[Task], Future[list[Mask]]]],
-        drafts: Sequence[Draft],
-        limit: int,
-    ) -> None:
-        """Take what is encoded until at most `limit` bytes of masks wait."""
-        total = sum(size for size, _, _ in waiting)
-        with self._stopwatch.on_clock("rle"):
-            while waiting and total > limit:
-                size, tasks, job = waiting.popleft()
-                total -= size
-                for task, mask in zip(tasks, job.result(), strict=True):
-                    drafts[task.slot].masks[task.position] = mask
+        for task, mask in zip(tasks, masks, strict=True):
+            draft.masks[task.position] = mask
 
     def _masks_at_a_time(self, geometry: Geometry) -> int:
         """How many masks of an image are drawn at once: float logits and bools at every size."""
         square, score = geometry.sam.size**2, self._model.config.score_size**2
         each = 4 * (2 * square + 4 * score) + 5 * geometry.width * geometry.height
         return max(1, self._budget // each)
+
+
+def _after(wait: Callable[[], None] | None, job: Callable[[], None]) -> None:
+    if wait is not None:
+        wait()
+    job()
 
 
 def prefilled(phrases: Sequence[str], geometry: Geometry) -> Draft:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -13,8 +14,7 @@ import torch
 
 from sspsam.errors import EmptyPhraseError, OutOfMemoryError, SSPSAMError
 from sspsam.images.decoding import ImageInput, decode_image, difference_hash
-from sspsam.images.geometry import Geometry
-from sspsam.images.preprocess import preprocess_rgb
+from sspsam.images.preprocess import ResizedImage, resize_rgb
 from sspsam.inference.masks import Mask
 from sspsam.inference.memory import BatchSize, run_halving
 from sspsam.inference.phrase_batches import Draft, PhraseRunner, Task, prefilled
@@ -32,13 +32,16 @@ if TYPE_CHECKING:
 TIMINGS = ("decode", "image", "phrase", "rle", "images", "image_slots", "phrases", "phrase_slots")
 
 
+#: Batches between their first pixel and their last RLE: one in the towers, one before them, one in the
+#: mask decoder, one being encoded.
+_BATCHES_UNDER_WAY = 4
+
+
 @dataclass(frozen=True)
 class _Prepared:
-    """One decoded image as both towers take it."""
+    """One decoded image as it goes to the device."""
 
-    clip_pixels: torch.Tensor  # (3, S, S)
-    sam_pixels: torch.Tensor  # (3, 1024, 1024)
-    geometry: Geometry
+    pixels: ResizedImage
     phash: int
 
 
@@ -55,8 +58,10 @@ class Segmenter:
     """Masks for images by phrases, at the speed of the model.
 
     Each image runs once through the image towers and each distinct phrase once through the text tower,
-    however they are combined; images are decoded by threads while the model works. Calls must come
-    from one thread at a time.
+    however they are combined. Four stages work at once, each on its own batch: threads decode and resize,
+    one thread runs the image towers, one the phrases' part of the model, threads encode RLE. Calls may
+    come from several threads: the images of the next call are decoded while the last one's are finished,
+    and a batch never holds images of two calls, so that what a call gives depends on nothing else.
 
     Args:
         model: in evaluation mode, on its device.
@@ -66,11 +71,15 @@ class Segmenter:
     def __init__(self, model: SSPSAM, config: SegmenterConfig | None = None) -> None:
         self.model = model
         self.config = config or SegmenterConfig()
-        self._threads = ThreadPoolExecutor(self.config.threads, thread_name_prefix="sspsam")
+        self._decoders = ThreadPoolExecutor(self.config.threads, thread_name_prefix="sspsam-decode")
+        # One thread each: the device's work stays in order, and OpenMP keeps one team of threads for it.
+        self._towers = ThreadPoolExecutor(1, thread_name_prefix="sspsam-towers")
+        self._decoder = ThreadPoolExecutor(1, thread_name_prefix="sspsam-phrases")
+        self._turn = threading.Lock()  # of the call whose batches are handed to the towers
         self._stopwatch = Stopwatch(model.device, TIMINGS)
         self._batch = BatchSize(self.config.images_per_batch)
         self._text = TextCache(model, self.config.cached_phrases, BatchSize(self.config.phrases_per_batch))
-        self._phrases = PhraseRunner(model, self.config, self._threads, self._stopwatch)
+        self._phrases = PhraseRunner(model, self.config, self._stopwatch)
 
     @property
     def timings(self) -> dict[str, float]:
@@ -105,7 +114,6 @@ class Segmenter:
                 raise type(result.error)(f"image {index}: {result.error}") from result.error
         return [result.masks for result in results]
 
-    @torch.inference_mode()
     def segment_images(
         self, images: Sequence[ImageInput], phrases: Sequence[Sequence[str]]
     ) -> list[ImageResult]:
@@ -117,18 +125,28 @@ class Segmenter:
         _check_arguments(images, phrases)
         prepared: list[tuple[Draft, int] | SSPSAMError] = []
         jobs: list[_Job] = []
-        for image, given in zip(self._prepare_ahead(images), phrases, strict=True):
-            if isinstance(image, SSPSAMError):
-                prepared.append(image)
-                continue
-            draft = prefilled(given, image.geometry)
-            prepared.append((draft, image.phash))
-            if asked := runnable(given):
-                jobs.append(_Job(image, draft, asked))
-            if len(jobs) >= self._batch.size:
-                self._run(jobs)
-                jobs = []
-        self._run(jobs)
+        under_way: deque[Future[list[Future[list[Future[None]]]]]] = deque()
+        ahead = _Ahead(self._decoders, self._prepare, images, 2 * self._batch.size + self.config.threads)
+        with self._turn:
+            for given in phrases:
+                with self._stopwatch.on_clock("decode"):
+                    image = ahead.take()
+                if isinstance(image, SSPSAMError):
+                    prepared.append(image)
+                    continue
+                draft = prefilled(given, image.pixels.geometry)
+                prepared.append((draft, image.phash))
+                if asked := runnable(given):
+                    jobs.append(_Job(image, draft, asked))
+                if len(jobs) >= self._batch.size:
+                    under_way.append(self._towers.submit(self._encode, jobs))
+                    jobs = []
+                while len(under_way) >= _BATCHES_UNDER_WAY:
+                    _finish(under_way.popleft())
+            if jobs:
+                under_way.append(self._towers.submit(self._encode, jobs))
+        while under_way:
+            _finish(under_way.popleft())
         return [_result(one) for one in prepared]
 
     @torch.inference_mode()
@@ -139,8 +157,8 @@ class Segmenter:
         """
         from sspsam.modeling.model import ImageFeatures
 
-        prepared = self._prepare(image)
-        tokens = self.model.encode_clip(_on_device([prepared.clip_pixels], self.model.device))
+        prepared = self._prepare(image).pixels
+        tokens = self.model.encode_clip(self.model.squares([prepared])[0])
         index = torch.zeros(1, dtype=torch.long, device=self.model.device)
         maps = []
         for phrase in phrases:
@@ -156,57 +174,74 @@ class Segmenter:
 
     def _prepare(self, image: ImageInput) -> _Prepared:
         rgb = decode_image(image, self.config.max_pixels)
-        clip_pixels, sam_pixels, geometry = preprocess_rgb(rgb, self.model.config)
-        if self.model.device.type == "cuda":  # pinned memory is copied without waiting
-            clip_pixels, sam_pixels = clip_pixels.pin_memory(), sam_pixels.pin_memory()
-        return _Prepared(clip_pixels, sam_pixels, geometry, difference_hash(rgb))
+        pinned = self.model.device.type == "cuda"
+        return _Prepared(resize_rgb(rgb, self.model.config, pinned), difference_hash(rgb))
 
-    def _prepare_ahead(self, images: Sequence[ImageInput]) -> Iterator[_Prepared | SSPSAMError]:
-        """Images in order, decoded by threads up to two batches ahead of the model."""
-        remaining = iter(images)
-        queue: deque[Future[_Prepared]] = deque()
-        while True:
-            room = max(0, 2 * self._batch.size + self.config.threads - len(queue))
-            queue.extend(self._threads.submit(self._prepare, one) for one in islice(remaining, room))
-            if not queue:
-                return
-            ready = queue.popleft()
-            with self._stopwatch.on_clock("decode"):
-                error = ready.exception()
-            if error is not None and not isinstance(error, SSPSAMError):
-                raise error
-            yield ready.result() if error is None else error
-
-    def _run(self, jobs: Sequence[_Job]) -> None:
-        """A batch of images through both towers, then their phrases."""
+    @torch.inference_mode()
+    def _encode(self, jobs: Sequence[_Job]) -> list[Future[list[Future[None]]]]:
+        """A batch of images through both towers; returns what its phrases' part returns, once that is run."""
+        decoding = []
         for part, features in run_halving(self._encode_images, jobs, self._batch):
             if isinstance(features, OutOfMemoryError):
                 part[0].draft.error = features
-                continue
-            texts = list(dict.fromkeys(text for job in part for _, _, text in job.asked))
-            rows = {text: row for row, text in enumerate(texts)}
-            try:
-                with self._stopwatch.on_device("phrase"):
-                    encoded = self._text.encode(texts)
-            except OutOfMemoryError as error:
-                for job in part:
-                    job.draft.error = error
-                continue
-            tasks = [
-                Task(slot, position, phrase, rows[text])
-                for slot, job in enumerate(part)
-                for position, phrase, text in job.asked
-            ]
-            self._phrases.run([job.draft for job in part], features, encoded, tasks)
+            else:
+                decoding.append(self._decoder.submit(self._decode, part, features))
+        return decoding
 
     def _encode_images(self, jobs: Sequence[_Job]) -> ImageFeatures:
         self._stopwatch.add("images", len(jobs))
         self._stopwatch.add("image_slots", self._batch.size)
         with self._stopwatch.on_device("image"):
-            return self.model.encode_image(
-                _on_device([job.image.clip_pixels for job in jobs], self.model.device),
-                _on_device([job.image.sam_pixels for job in jobs], self.model.device),
-            )
+            return self.model.encode_image(*self.model.squares([job.image.pixels for job in jobs]))
+
+    @torch.inference_mode()
+    def _decode(self, jobs: Sequence[_Job], features: ImageFeatures) -> list[Future[None]]:
+        """The phrases of a batch of images; returns the RLE that is being made."""
+        texts = list(dict.fromkeys(text for job in jobs for _, _, text in job.asked))
+        rows = {text: row for row, text in enumerate(texts)}
+        try:
+            with self._stopwatch.on_device("phrase"):
+                encoded = self._text.encode(texts)
+        except OutOfMemoryError as error:
+            for job in jobs:
+                job.draft.error = error
+            return []
+        tasks = [
+            Task(slot, position, phrase, rows[text])
+            for slot, job in enumerate(jobs)
+            for position, phrase, text in job.asked
+        ]
+        return self._phrases.run([job.draft for job in jobs], features, encoded, tasks)
+
+
+class _Ahead:
+    """Images in order, prepared by threads up to `window` ahead of who takes them, from the start on."""
+
+    def __init__(
+        self,
+        threads: ThreadPoolExecutor,
+        prepare: Callable[[ImageInput], _Prepared],
+        images: Sequence[ImageInput],
+        window: int,
+    ) -> None:
+        self._futures = (threads.submit(prepare, image) for image in images)
+        self._queue = deque(islice(self._futures, window))
+
+    def take(self) -> _Prepared | SSPSAMError:
+        """The next one, or why it cannot be used."""
+        ready = self._queue.popleft()
+        self._queue.extend(islice(self._futures, 1))
+        error = ready.exception()
+        if error is None or isinstance(error, SSPSAMError):
+            return ready.result() if error is None else error
+        raise error
+
+
+def _finish(batch: Future[list[Future[list[Future[None]]]]]) -> None:
+    """Wait until a batch's masks are encoded; raises what any of its stages raised."""
+    for decoding in batch.result():
+        for encoding in decoding.result():
+            encoding.result()
 
 
 def _check_arguments(images: Sequence[ImageInput], phrases: Sequence[Sequence[str]]) -> None:
@@ -227,13 +262,3 @@ def _result(prepared: tuple[Draft, int] | SSPSAMError) -> ImageResult:
     draft, phash = prepared
     masks = [] if draft.error else draft.masks
     return ImageResult(draft.geometry.width, draft.geometry.height, masks, draft.error, phash)
-
-
-def _on_device(pixels: list[torch.Tensor], device: torch.device) -> torch.Tensor:
-    """(3, S, S) each -> (B, 3, S, S) on the device."""
-    if device.type != "cuda":
-        return torch.stack(pixels).to(device)
-    batch = torch.empty(len(pixels), *pixels[0].shape, device=device)
-    for row, one in zip(batch, pixels, strict=True):
-        row.copy_(one, non_blocking=True)
-    return batch

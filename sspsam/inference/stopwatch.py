@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,17 +16,19 @@ class Stopwatch:
     """Seconds by stage and counts, both only growing.
 
     On CUDA, work is queued and done later: a stage is timed by events in its stream, read when asked
-    for. Elsewhere by the clock.
+    for. Elsewhere by the clock. Stages of several threads may be timed at once.
     """
 
     def __init__(self, device: torch.device, names: tuple[str, ...]) -> None:
         self._device = device
         self._values = dict.fromkeys(names, 0.0)
         self._pending: list[tuple[str, torch.cuda.Event, torch.cuda.Event]] = []
+        self._lock = threading.Lock()
 
     def add(self, name: str, value: float) -> None:
         """Count `value` more."""
-        self._values[name] += value
+        with self._lock:
+            self._values[name] += value
 
     @contextmanager
     def on_device(self, name: str) -> Iterator[None]:
@@ -41,7 +44,8 @@ class Stopwatch:
             yield
         finally:
             end.record(stream)
-            self._pending.append((name, begin, end))
+            with self._lock:
+                self._pending.append((name, begin, end))
             if len(self._pending) > _MOST_PENDING:
                 self.read()
 
@@ -52,17 +56,22 @@ class Stopwatch:
         try:
             yield
         finally:
-            self._values[name] += time.perf_counter() - started
+            self.add(name, time.perf_counter() - started)
 
     def read(self) -> dict[str, float]:
-        """All values up to now; waits for what is queued on the device."""
-        for name, begin, end in self._pending:
-            end.synchronize()
-            self._values[name] += begin.elapsed_time(end) / 1000
-        self._pending.clear()
-        return dict(self._values)
+        """All values of what is done by now; what is still queued on the device counts later."""
+        with self._lock:
+            queued = []
+            for name, begin, end in self._pending:
+                if end.query():
+                    self._values[name] += begin.elapsed_time(end) / 1000
+                else:
+                    queued.append((name, begin, end))
+            self._pending = queued
+            return dict(self._values)
 
     def reset(self) -> None:
         """Back to zero."""
         self.read()
-        self._values = dict.fromkeys(self._values, 0.0)
+        with self._lock:
+            self._values = dict.fromkeys(self._values, 0.0)

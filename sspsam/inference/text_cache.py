@@ -11,6 +11,7 @@ import torch
 
 from sspsam.errors import OutOfMemoryError
 from sspsam.inference.memory import BatchSize, run_halving
+from sspsam.inference.transfers import to_device
 from sspsam.modeling.ssp_encoder import TextFeatures
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class TextCache:
             if isinstance(features, OutOfMemoryError):
                 raise features
             for i, phrase in enumerate(part):
-                row = features.take(torch.tensor([i], device=features.sentence.device))
+                row = features.take(to_device([i], features.sentence.device))
                 self._rows[phrase] = (row, self._model.tokenizer.is_truncated(phrase))
         rows = [self._rows[phrase] for phrase in asked]
         for phrase in asked:
@@ -69,4 +70,4 @@ class TextCache:
         return encoded
 
     def _encode(self, phrases: Sequence[str]) -> TextFeatures:
-        return self._model.encode_text(self._model.tokenize(phrases).to(self._model.device))
+        return self._model.encode_text(to_device(self._model.tokenize(phrases), self._model.device))

@@ -22,6 +22,7 @@ from sspsam.modeling.ssp_encoder import SemanticSpatialPrompt, SSPEncoder, TextF
 
 if TYPE_CHECKING:
     from sspsam.images.geometry import Geometry
+    from sspsam.images.preprocess import ResizedImage
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,12 @@ class SSPSAM(nn.Module):
             (B, 256, 64, 64), both float32.
         """
         return ImageFeatures(self.encode_clip(clip_pixels), self.encode_sam(sam_pixels))
+
+    def squares(self, images: Sequence[ResizedImage]) -> tuple[Tensor, Tensor]:
+        """B resized images as `encode_image` takes them, normalised and padded on the model's device."""
+        from sspsam.images.preprocess import squares
+
+        return squares(images, self.device)
 
     def encode_clip(self, clip_pixels: Tensor) -> Tensor:
         """CLIP's image tower alone: (B, 3, S, S) to (B, 1 + G*G, E) float32."""

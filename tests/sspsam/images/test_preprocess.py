@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from sspsam.images.preprocess import preprocess
+from sspsam.images.decoding import decode_image
+from sspsam.images.preprocess import preprocess, resize_rgb, squares
 from sspsam.model_config import SSPSAMConfig
 
 PARITY = Path(__file__).parents[2] / "fixtures" / "parity"
@@ -46,3 +48,12 @@ def test_any_size(size: tuple[int, int], preset: str) -> None:
     assert placed[clip.top, clip.left]
     assert (sam_pixels[0] != 0).sum() == sam.resized_width * sam.resized_height
     assert max(sam.resized_width, sam.resized_height) == config.sam.image_size
+
+
+def test_the_device_makes_the_same_pixels() -> None:
+    config = SSPSAMConfig.preset("b16-224")
+    images = [parity_image(size, 3) for size in ((70, 50), (33, 400), (1300, 700), (1, 5))]
+    expected = [preprocess(image, config) for image in images]
+    found = squares([resize_rgb(decode_image(image), config) for image in images], torch.device("cpu"))
+    for pixels, wanted in zip(found, zip(*(one[:2] for one in expected), strict=True), strict=True):
+        assert torch.equal(pixels, torch.stack(wanted))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import random
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -128,6 +129,15 @@ def test_permuting_changes_nothing(tiny_model, expected) -> None:
         for i, places, masks in zip(order, shuffled, found, strict=True):
             for place, mask in zip(places, masks, strict=True):
                 assert_same(mask, expected[i][place])
+
+
+def test_calls_from_several_threads_change_nothing(tiny_model) -> None:
+    """Batches hold images of one call alone, so that masks are equal to the bit whoever else calls."""
+    segmenter = Segmenter(tiny_model, SegmenterConfig(images_per_batch=3))
+    calls = [(IMAGES[i:] * 2, PHRASES[i:] * 2) for i in range(len(IMAGES))] * 3
+    alone = [segmenter.segment_images(*call) for call in calls]
+    with ThreadPoolExecutor(len(calls)) as threads:
+        assert list(threads.map(lambda call: segmenter.segment_images(*call), calls)) == alone
 
 
 def test_each_phrase_is_encoded_once(tiny_model) -> None:
