@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from typing import Any
 
+from rich import box
+from rich.cells import cell_len
 from rich.console import Console
-from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
+from rich.text import Text
 
 
 def print_summary(found: dict[str, Any], console: Console) -> None:
@@ -31,32 +35,35 @@ def print_summary(found: dict[str, Any], console: Console) -> None:
             },
         )
     )
+    rows: list[tuple[str, ...]]
     if found["errors"]:
-        table = _table("errors", ("kind", "images", "example"), left=(0, 2))
-        for kind, error in found["errors"].items():
-            example = f"{error['example'].get('key')}: {error['example'].get('message')}"
-            table.add_row(_text(kind), _count(error["images"]), _text(example))
-        console.print(table)
+        rows = [
+            (kind, _count(one["images"]), f"{one['example'].get('key')}: {one['example'].get('message')}")
+            for kind, one in found["errors"].items()
+        ]
+        _print(console, "errors", ("kind", "images", "example"), rows, left=(0, 2), wraps=2)
     signals = {name: one for name, one in found["signals"].items() if one["known"]}
     if signals:
-        names = list(next(iter(signals.values()))["quantiles"])
-        table = _table("signals of masks with a target", ("", "known", "mean", *names), left=(0,))
-        for name, one in signals.items():
-            values = [_number(value) for value in (one["mean"], *one["quantiles"].values())]
-            table.add_row(name, _count(one["known"]), *values)
-        console.print(table)
+        quantiles = next(iter(signals.values()))["quantiles"]
+        rows = [
+            (name, _count(one["known"]), *map(_number, (one["mean"], *one["quantiles"].values())))
+            for name, one in signals.items()
+        ]
+        columns = ("", "known", "mean", *quantiles)
+        _print(console, "signals of masks with a target", columns, rows, left=(0,), wraps=None)
     columns = ("phrase", "count", "with target", "mean score", "mean area", "example")
-    table = _table("most frequent phrases", columns, left=(0, 5))
-    for one in found["vocabulary"]["top"]:
-        table.add_row(
-            _text(one["phrase"]),
+    rows = [
+        (
+            one["phrase"],
             _count(one["count"]),
             _count(one["with_target"]),
             _number(one["mean_score"]),
             _share(one["mean_area_share"]),
-            _text(str(one["example_key"])),
+            str(one["example_key"]),
         )
-    console.print(table)
+        for one in found["vocabulary"]["top"]
+    ]
+    _print(console, "most frequent phrases", columns, rows, left=(0, 5))
 
 
 def print_comparison(found: dict[str, Any], console: Console) -> None:
@@ -85,11 +92,12 @@ def print_comparison(found: dict[str, Any], console: Console) -> None:
         )
     )
     for name, title in (("frequent", "IoU of the most frequent phrases"), ("lowest", "lowest IoU by phrase")):
-        table = _table(title, ("phrase", "pairs", "mean IoU"), left=(0,))
-        for one in found["iou_by_phrase"][name]:
-            table.add_row(_text(one["phrase"]), _count(one["count"]), _number(one["mean_iou"]))
-        console.print(table)
-    table = _table("changed most", ("image", "phrase", "IoU", "score", "area"), left=(0, 1))
+        rows = [
+            (one["phrase"], _count(one["count"]), _number(one["mean_iou"]))
+            for one in found["iou_by_phrase"][name]
+        ]
+        _print(console, title, ("phrase", "pairs", "mean IoU"), rows, left=(0,))
+    changes = []
     for one in found["changed_most"]:
         scores, areas = (
             " → ".join(
@@ -98,10 +106,9 @@ def print_comparison(found: dict[str, Any], console: Console) -> None:
             )
             for of in ("score", "area")
         )
-        table.add_row(
-            _text(f"{one['shard']}/{one['key']}"), _text(one["phrase"]), _number(one["iou"]), scores, areas
-        )
-    console.print(table)
+        changes.append((f"{one['shard']}/{one['key']}", one["phrase"], _number(one["iou"]), scores, areas))
+    columns = ("image", "phrase", "IoU", "score", "area")
+    _print(console, "changed most", columns, changes, left=(0, 1), wraps=1)
 
 
 def _pairs(title: str, rows: dict[str, str]) -> Table:
@@ -113,17 +120,53 @@ def _pairs(title: str, rows: dict[str, str]) -> Table:
     return table
 
 
-def _table(title: str, columns: tuple[str, ...], left: tuple[int, ...]) -> Table:
-    table = Table(title=title, title_justify="left")
-    for at, name in enumerate(columns):
-        text = at in left and name
-        table.add_column(name, justify="left" if at in left else "right", overflow="fold", no_wrap=not text)
-    return table
+def _print(
+    console: Console,
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    left: Collection[int],
+    wraps: int | None = 0,
+) -> None:
+    """One table, or, where that is wider than the console, several that share the first column.
+
+    left: columns of text.  wraps: the one that may be broken between words; names and numbers are not.
+    """
+
+    def table(shown: Sequence[int]) -> Table:
+        found = Table(
+            title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0)
+        )
+        for at in shown:
+            cells = (columns[at], *(row[at] for row in rows))
+            pieces = " ".join(cells).split() if at == wraps else cells
+            least = min(max(map(cell_len, pieces), default=0), console.width)
+            found.add_column(
+                columns[at],
+                justify="left" if at in left else "right",
+                overflow="fold",
+                min_width=least,
+                no_wrap=at != wraps and least < console.width,
+            )
+        for row in rows:
+            found.add_row(*(_text(row[at]) for at in shown))
+        return found
+
+    def needs(shown: Sequence[int]) -> int:
+        return Measurement.get(console, console.options.update(width=10_000), table(shown)).minimum
+
+    groups = [[0]]
+    for at in range(1, len(columns)):
+        if len(groups[-1]) > 1 and needs([*groups[-1], at]) > console.width:
+            groups.append([0])
+        groups[-1].append(at)
+    for shown in groups:
+        console.print(table(shown))
 
 
-def _text(value: str) -> str:
+def _text(value: str) -> Text:
     """A text of strangers: neither markup nor control characters reach the terminal."""
-    return escape("".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in value))
+    return Text("".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in value))
 
 
 def _count(number: int) -> str:
