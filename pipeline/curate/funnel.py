@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from pipeline.dataset.numerals import reasons
 from pipeline.dataset.phrase_rows import Counts
 
 
@@ -39,17 +40,11 @@ def print_funnel(manifest: dict[str, Any], console: Console) -> None:
         table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
     table.add_row("input", f"{manifest['images_in']:,}", f"{manifest['phrases_in']:,}", "")
     for step in manifest["funnel"]:
-        reasons = [
-            f"{count:,} {unit}: {reason.replace('_', ' ')}"
-            for unit, key in (("images", "dropped_images"), ("phrases", "dropped_phrases"))
-            for reason, count in step[key].items()
-        ]
-        reasons += [f"{count:,} {what.replace('_', ' ')}" for what, count in step["changed_phrases"].items()]
         table.add_row(
             escape("".join(one if one.isprintable() else " " for one in step["stage"])),
             f"{step['images']:,}",
             f"{step['phrases']:,}",
-            "\n".join(reasons),
+            "\n".join(reasons(step)),
         )
     for name, split in manifest["splits"].items():
         table.add_row(f"split {name}", f"{split['images']:,}", f"{split['phrases']:,}", "")

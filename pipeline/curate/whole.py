@@ -11,13 +11,14 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.curate.caps import cap_phrases, capped_phrases
 from pipeline.curate.curate_config import CurateConfig, CurateResources
 from pipeline.curate.near_duplicates import drop_near_duplicates
 from pipeline.dataset.phrase_rows import WITH_IMAGE, Counts
 
 DUPLICATES = "near-duplicate images"
 CAPS = "phrase caps"
+_MOST_LISTED = 20
+_ORDERS = {"score": "accepted DESC, score DESC NULLS LAST", "hash": 'accepted DESC, "order"'}
 
 
 @dataclass(frozen=True)
@@ -62,9 +63,8 @@ def decide(scratch: Path, config: CurateConfig, resources: CurateResources) -> W
             )
         capped = []
         if config.max_per_phrase is not None:
-            cap_phrases(connection, config.max_per_phrase, config.cap_order)
+            capped = _cap_phrases(connection, config.max_per_phrase, config.cap_order)
             counts[CAPS, "dropped_phrases", "over_the_cap"] = _number(connection, "dropped_masks")
-            capped = capped_phrases(connection)
         for name, columns in (("dropped_images", "file, row"), ("dropped_masks", "file, row, mask")):
             path = str(scratch / f"{name}.parquet").replace("'", "''")
             connection.execute(
@@ -79,6 +79,27 @@ def dropped(scratch: Path, name: str, first: int, last: int) -> pa.Table:
     return pq.read_table(
         scratch / f"{name}.parquet", filters=[("file", ">=", first), ("file", "<=", last)], partitioning=None
     )
+
+
+def _cap_phrases(connection: duckdb.DuckDBPyConnection, cap: int, order: str) -> list[dict[str, Any]]:
+    """Fill the table `dropped_masks`; return the phrases that lost most masks, and how many.
+
+    Of each normalised phrase `cap` masks stay, and as many without a target: those a person accepted, then
+    by `order` ("score": best first, "hash": an even sample), then the first of the dataset. Only the phrases
+    above the cap are ranked: the head is balanced, the tail kept whole.
+    """
+    connection.execute(
+        "INSERT INTO dropped_masks WITH heads AS"
+        f" (SELECT phrase, has_target FROM living_masks GROUP BY ALL HAVING count(*) > {cap})"
+        " SELECT file, row, mask, phrase FROM living_masks SEMI JOIN heads USING (phrase, has_target)"
+        " QUALIFY row_number() OVER (PARTITION BY phrase, has_target"
+        f" ORDER BY {_ORDERS[order]}, file, row, mask) > {cap}"
+    )
+    rows = connection.execute(
+        "SELECT phrase, count(*) AS dropped FROM dropped_masks GROUP BY phrase"
+        f" ORDER BY dropped DESC, phrase LIMIT {_MOST_LISTED}"
+    ).fetchall()
+    return [{"phrase": phrase, "dropped": dropped} for phrase, dropped in rows]
 
 
 def _number(connection: duckdb.DuckDBPyConnection, source: str) -> int:

@@ -7,8 +7,8 @@ that still grows is followed by listing it again.
 Tables:
     files(file_id, path, size)
     images(id, file_id, row, shard, key, idx, status, error_kind, error_message, width, height,
-           masks)                            id rises with (shard, file, row)
-    masks(image_id, position, phrase_id, has_target, area, area_fraction, <SIGNALS>)
+           masks, split)                     id rises with (shard, file, row)
+    masks(image_id, position, phrase_id, has_target, truncated, area, area_fraction, <SIGNALS>)
     phrases(phrase_id, phrase, folded)       each distinct phrase once; folded: see `fold`
 """
 
@@ -41,15 +41,15 @@ create table if not exists files (file_id integer, path varchar, size bigint);
 create table if not exists images (
     id bigint, file_id integer, "row" integer, shard varchar, "key" varchar, idx bigint,
     status varchar, error_kind varchar, error_message varchar, width integer, height integer,
-    masks integer);
+    masks integer, split varchar);
 create table if not exists masks (
-    image_id bigint, position integer, phrase_id integer, has_target boolean, area bigint,
-    area_fraction float, {", ".join(f"{name} float" for name in SIGNALS)});
+    image_id bigint, position integer, phrase_id integer, has_target boolean,
+    truncated boolean, area bigint, area_fraction float, {", ".join(f"{name} float" for name in SIGNALS)});
 create table if not exists phrases (phrase_id integer, phrase varchar, folded varchar);
 """
 
-_IMAGE_COLUMNS = ("key", "shard", "index", "status", "error", "width", "height")
-_MASK_FIELDS = ("phrase", "has_target", "area", *SIGNALS)
+_IMAGE_COLUMNS = ("key", "shard", "index", "status", "error", "width", "height", "split")
+_MASK_FIELDS = ("phrase", "has_target", "truncated", "area", *SIGNALS)
 
 
 def fold(expression: str) -> str:
@@ -92,6 +92,12 @@ class Index:
         try:
             self._connection = duckdb.connect(database, config={"memory_limit": f"{memory_mb}MB"})
             self._connection.execute(_TABLES)
+            try:
+                self._connection.execute("select split, truncated from images, masks limit 0")
+            except duckdb.BinderException:  # a file of an earlier version: the dataset is read again
+                for table in ("files", "images", "masks", "phrases"):
+                    self._connection.execute(f"drop table {table}")
+                self._connection.execute(_TABLES)
         except duckdb.Error as error:
             raise ConfigError(
                 f"--index {database}: cannot be opened ({str(error).splitlines()[0]});"
@@ -112,6 +118,14 @@ class Index:
     def cursor(self) -> duckdb.DuckDBPyConnection:
         """A connection of its own to the same tables, for one thread; closed by `with`."""
         return self._connection.cursor()
+
+    def masks_an_image(self) -> list[tuple[int, int]]:
+        """(masks with a target, images) of the images that are ok."""
+        return self.query(
+            "select n, count(*) from (select i.id, count(m.image_id) filter (m.has_target) as n"
+            " from images i left join masks m on m.image_id = i.id where i.status = 'ok' group by 1)"
+            " group by 1 order by 1"
+        )
 
     def progress(self) -> Progress:
         ((files, images),) = self.query("select (select count(*) from files), (select count(*) from images)")
@@ -207,7 +221,7 @@ class Index:
             signals = ", ".join(SIGNALS)
             cursor.execute(
                 f"""insert into masks
-                select image_id, position, phrase_id, has_target, area, area_fraction, {signals}
+                select image_id, position, phrase_id, has_target, truncated, area, area_fraction, {signals}
                 from new_masks join phrases using (phrase) order by image_id, position"""
             )
             cursor.execute("commit")
@@ -231,6 +245,7 @@ def _image_table(table: pa.Table, first_id: int, file_id: int) -> pa.Table:
             "width": table["width"],
             "height": table["height"],
             "masks": pc.fill_null(pc.list_value_length(table["annotations"]), 0),
+            "split": table["split"] if "split" in table.schema.names else pa.nulls(count, pa.string()),
         }
     )
 
@@ -250,6 +265,7 @@ def _mask_table(table: pa.Table, first_id: int) -> pa.Table:
         "position": positions.astype(np.int32),
         "phrase": pc.fill_null(pc.struct_field(items, "phrase"), ""),
         "has_target": pc.fill_null(pc.struct_field(items, "has_target"), False),
+        "truncated": pc.struct_field(items, "truncated"),
         "area": area,
         "area_fraction": fraction,
     }

@@ -119,8 +119,8 @@ def _sections(
     limit = config.tiles
     chosen = [
         ("sample", "A random sample", "All masks of each image.", tiles.anything(index, limit, config.seed)),
-        ("best", "Best by score", "One mask an image.", tiles.best(index, limit)),
-        ("worst", "Worst by score", "One mask an image.", tiles.worst(index, limit)),
+        ("best", "Best by score", "One mask an image.", tiles.by_score(index, limit, "max")),
+        ("worst", "Worst by score", "One mask an image.", tiles.by_score(index, limit, "min")),
     ]
     if agreement is not None:
         about = "The phrases whose mask agrees least with the true one."

@@ -52,11 +52,7 @@ def count(index: Index) -> Numbers:
         phrases=query("select count(*) from phrases")[0][0],
         quantiles=quantiles,
         histograms={name: histogram(index, Query(), name, bins=30) for name in MEASURES},
-        masks_an_image=query(
-            "select n, count(*) from (select i.id, count(m.image_id) filter (m.has_target) as n"
-            " from images i left join masks m on m.image_id = i.id where i.status = 'ok' group by 1)"
-            " group by 1 order by 1"
-        ),
+        masks_an_image=index.masks_an_image(),
         errors=[
             (str(kind), int(n), list(examples))
             for kind, n, examples in query(

@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from pipeline.dataset.numerals import number, percent
+from pipeline.dataset.numerals import number, percent, reasons
 from pipeline.report.numbers import Numbers, PhraseRow
 from pipeline.report.tiles import Section
 from pipeline.report.truth import Agreement
@@ -158,15 +158,6 @@ def _funnel(curation: dict[str, Any]) -> list[dict[str, Any]]:
         {"stage": "input", "reasons": []} | {unit: int(curation.get(f"{unit}_in") or 0) for unit in units}
     ]
     for stage in curation.get("funnel") or []:
-        reasons = [
-            f"{count:,} {unit}: {reason.replace('_', ' ')}"
-            for unit in units
-            for reason, count in (stage.get(f"dropped_{unit}") or {}).items()
-        ]
-        reasons += [
-            f"{count:,} {what.replace('_', ' ')}"
-            for what, count in (stage.get("changed_phrases") or {}).items()
-        ]
         kept = {unit: int(stage.get(unit) or 0) for unit in units}
-        steps.append({"stage": str(stage.get("stage")), "reasons": reasons} | kept)
+        steps.append({"stage": str(stage.get("stage")), "reasons": reasons(stage)} | kept)
     return steps

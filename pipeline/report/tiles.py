@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -67,14 +67,14 @@ class Choice:
     iou: float | None = None
 
 
-def best(index: Index, limit: int) -> list[Choice]:
-    """The masks of the highest score, one an image."""
-    return _extreme(index, limit, "arg_max", "max", "desc")
-
-
-def worst(index: Index, limit: int) -> list[Choice]:
-    """The masks of the lowest score, one an image."""
-    return _extreme(index, limit, "arg_min", "min", "asc")
+def by_score(index: Index, limit: int, end: Literal["max", "min"]) -> list[Choice]:
+    """The masks of the highest or the lowest score, one an image."""
+    rows = index.query(
+        f"select image_id, arg_{end}(position, score), {end}(score) as value from masks"
+        " where has_target and isfinite(score) group by image_id"
+        f" order by value {'desc' if end == 'max' else 'asc'}, hash(image_id) limit {limit}"
+    )
+    return [Choice(image, (position,)) for image, position, _ in rows]
 
 
 def worst_by_truth(index: Index, limit: int) -> list[Choice]:
@@ -119,16 +119,6 @@ def draw_tiles(
             zip(choices, whole, strict=True),
         )
         return tuple(jobs)
-
-
-def _extreme(index: Index, limit: int, pick: str, take: str, direction: str) -> list[Choice]:
-    rows = index.query(
-        f"select image_id, {pick}(position, score), {take}(score) as value, any_value(t.iou)"
-        " from masks left join truth t using (image_id, position)"
-        " where has_target and isfinite(score) group by image_id"
-        f" order by value {direction}, hash(image_id) limit {limit}"
-    )
-    return [Choice(image, (position,)) for image, position, _, _ in rows]
 
 
 def _tile(choice: Choice, row: dict[str, Any], pictures: Pictures, true: dict[str, Any] | None) -> Tile:

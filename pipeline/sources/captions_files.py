@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from pathlib import PurePosixPath
 from typing import Any, Final
 
@@ -97,18 +98,13 @@ def _from_csv(url: str, file: io.TextIOWrapper) -> Iterator[Entry]:
     rows: Iterable[list[str]] = csv.reader(file, delimiter=delimiter)
     if names and PurePosixPath(names[0]).suffix.lower() in IMAGE_EXTENSIONS:
         # No header: file, caption
-        rows = _with_first(names, rows)
+        rows = chain([names], rows)
         names = ["file_name", "caption"]
     for number, row in enumerate(rows, 2):
         if not any(row):
             continue
         fields = dict(zip(names, (cell.strip() for cell in row), strict=False))
         yield _entry(fields, f"--captions {url}, row {number}")
-
-
-def _with_first(first: list[str], rows: Iterable[list[str]]) -> Iterator[list[str]]:
-    yield first
-    yield from rows
 
 
 def _from_json(url: str, loaded: object) -> Iterator[Entry]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import heapq
-from collections import Counter, defaultdict
+import tempfile
+from collections import Counter
 from collections.abc import Iterator
-from itertools import count as counter
+from itertools import chain
 from pathlib import PurePosixPath
 from typing import Any, Final
 
@@ -15,6 +15,7 @@ import pyarrow as pa
 from pycocotools import mask as coco_mask
 
 from pipeline.dataset.annotation_dataset import AnnotationDataset, AnnotationFile
+from pipeline.dataset.phrase_rows import one_array
 from pipeline.dataset.segmentations import coco_rle, segmentation_problems
 from pipeline.dataset.vocabulary import normalise
 from pipeline.sources.storage import is_local
@@ -23,6 +24,7 @@ from sspsam.errors import DataError
 from sspsam.schema import RLE_TYPE, SIGNALS
 
 _THRESHOLDS: Final = (0.5, 0.75, 0.9)
+_QUANTILES: Final = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
 def compare(
@@ -36,168 +38,94 @@ def compare(
     summed intersection over summed union. Raises DataError if no image is in both, or, naming the file, if
     one cannot be read.
     """
-    tally = _Tally(top)
-    config: Any = {"memory_limit": f"{memory_mb}MiB", "threads": 1}
-    with named_faults(first, second), duckdb.connect(config=config) as connection:
-        for fs in {id(one.fs): one.fs for one in (first, second) if not is_local(one.fs)}.values():
-            connection.register_filesystem(fs)
-        connection.create_function("normalise", normalise, ["VARCHAR"], "VARCHAR")  # type: ignore[list-item]
-        for files in _portions(first, second):
-            _count_images(connection, first, second, files, tally)
-            for batch in _pairs(connection, first, second, files):
-                tally.add(batch)
-    if not tally.images["both"]:
-        raise DataError(
-            f"{first.url} and {second.url}: no image key is in both, so there is nothing to compare."
-            " `sspsam import` takes keys from file names; annotate takes them from the input."
+    images: Counter[str] = Counter()
+    status: Counter[str] = Counter()
+    with named_faults(first, second), tempfile.TemporaryDirectory(prefix="compare-") as scratch:
+        config: Any = {"memory_limit": f"{memory_mb}MiB", "threads": 1}
+        with duckdb.connect(f"{scratch}/pairs.duckdb", config=config) as connection:
+            for fs in {id(one.fs): one.fs for one in (first, second) if not is_local(one.fs)}.values():
+                connection.register_filesystem(fs)
+            connection.create_function("normalise", normalise, ["VARCHAR"], "VARCHAR")  # type: ignore[list-item]
+            for files in _portions(first, second):
+                _count_images(connection, first, second, files, images, status)
+                _measure(connection, first, second, files)
+            if not images["both"]:
+                raise DataError(
+                    f"{first.url} and {second.url}: no image key is in both, so there is nothing to compare."
+                    " `sspsam import` takes keys from file names; annotate takes them from the input."
+                )
+            found = _found(connection, top)
+    return {
+        "first": first.url,
+        "second": second.url,
+        "images": {name: images[name] for name in ("both", "only_first", "only_second")},
+        "status": dict(status.most_common()),
+        **found,
+    }
+
+
+def _found(connection: duckdb.DuckDBPyConnection, top: int) -> dict[str, Any]:
+    """What the table `pairs` says; `top` entries of each list."""
+
+    def rows(sql: str, *names: str) -> list[dict[str, Any]]:
+        return [dict(zip(names, row, strict=True)) for row in connection.execute(sql).fetchall()]
+
+    def only(side: str) -> list[dict[str, Any]]:
+        counted = f"SELECT phrase, count(*) FROM pairs WHERE side = '{side}' GROUP BY phrase"
+        return rows(f"{counted} ORDER BY count(*) DESC, phrase LIMIT {top}", "phrase", "count")
+
+    def by_phrase(order: str) -> list[dict[str, Any]]:
+        sql = (
+            "SELECT phrase, count(*) AS n, avg(iou) AS mean FROM sound WHERE iou IS NOT NULL"
+            f" GROUP BY phrase ORDER BY {order} LIMIT {top}"
         )
-    return {"first": first.url, "second": second.url, **tally.result()}
+        return rows(sql, "phrase", "count", "mean_iou")
 
-
-class _Tally:
-    """Sums over all pairs, and the few that are listed."""
-
-    def __init__(self, top: int) -> None:
-        self.top = top
-        self.images: Counter[str] = Counter()
-        self.status: Counter[str] = Counter()
-        self.phrases: Counter[str] = Counter()
-        self.targets: Counter[str] = Counter()
-        self.only: dict[str, Counter[str]] = {"first": Counter(), "second": Counter()}
-        self.by_phrase: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
-        self.histogram = np.zeros(1001, dtype=np.int64)
-        self.intersection = self.union = self.sum = 0.0
-        self.pairs = self.identical = self.broken = 0
-        self.moves: dict[str, list[float]] = {name: [0, 0.0, 0.0] for name in SIGNALS}
-        self.changed: list[tuple[float, int, dict[str, Any]]] = []
-        self._order = counter()
-
-    def add(self, batch: pa.Table) -> None:
-        rows = batch.to_pylist()
-        broken = _broken(batch)
-        for at, row in enumerate(rows):
-            sides = [side for side in ("first", "second") if row[side] is not None]
-            self.phrases["both" if len(sides) == 2 else f"only_{sides[0]}"] += 1
-            if len(sides) == 1:
-                self.only[sides[0]][row["phrase"]] += 1
-            elif at in broken:
-                self.broken += 1
-            else:
-                self._add_pair(row)
-
-    def _add_pair(self, row: dict[str, Any]) -> None:
-        one, two = row["first"], row["second"]
-        targets = (bool(one["has_target"]), bool(two["has_target"]))
-        name = {(True, True): "both", (True, False): "only_first", (False, True): "only_second"}
-        self.targets[name.get(targets, "neither")] += 1
-        for signal, sums in self.moves.items():
-            if None not in (one[signal], two[signal]):
-                difference = two[signal] - one[signal]
-                sums[0], sums[1], sums[2] = sums[0] + 1, sums[1] + difference, sums[2] + abs(difference)
-        if targets == (False, False):
-            return
-        iou, intersection, union = _overlap(one, two, targets)
-        self.pairs += 1
-        self.sum += iou
-        self.intersection += intersection
-        self.union += union
-        self.identical += iou == 1.0
-        self.histogram[round(iou * 1000)] += 1
-        sums_of = self.by_phrase[row["phrase"]]
-        sums_of[0], sums_of[1] = sums_of[0] + 1, sums_of[1] + iou
-        listed = {
-            "key": row["key"],
-            "shard": row["shard"],
-            "phrase": row["phrase"],
-            "iou": iou,
-            "first": {"has_target": targets[0], "score": one["score"], "area": one["area"]},
-            "second": {"has_target": targets[1], "score": two["score"], "area": two["area"]},
-        }
-        if iou < 1.0:
-            # The least IoUs; among equals the first ones met.
-            heapq.heappush(self.changed, (-iou, -next(self._order), listed))
-            if len(self.changed) > self.top:
-                heapq.heappop(self.changed)
-
-    def result(self) -> dict[str, Any]:
-        ranked = sorted(
-            ((name, int(number), total / number) for name, (number, total) in self.by_phrase.items()),
-            key=lambda one: (one[2], -one[1], one[0]),
-        )
-        frequent = sorted(ranked, key=lambda one: (-one[1], one[0]))
-        both = sum(self.targets.values())
-        agreed = self.targets["both"] + self.targets["neither"]
-        return {
-            "images": {name: self.images[name] for name in ("both", "only_first", "only_second")},
-            "status": dict(self.status.most_common()),
-            "phrases": {name: self.phrases[name] for name in ("both", "only_first", "only_second")},
-            "most_frequent_only": {
-                side: [{"phrase": name, "count": number} for name, number in found.most_common(self.top)]
-                for side, found in self.only.items()
-            },
-            "targets": {
-                name: self.targets[name] for name in ("both", "only_first", "only_second", "neither")
-            },
-            "target_agreement": agreed / both if both else None,
-            "masks_compared": self.pairs,
-            "masks_broken": self.broken,
-            "mean_iou": self.sum / self.pairs if self.pairs else None,
-            "cumulative_iou": self.intersection / self.union if self.union else None,
-            "identical": self.identical,
-            "iou_at_least": {str(one): int(self.histogram[round(one * 1000) :].sum()) for one in _THRESHOLDS},
-            "iou_quantiles": self._quantiles(),
-            "signal_change": {
-                name: {"pairs": number, "mean": total / number, "mean_absolute": absolute / number}
-                for name, (number, total, absolute) in self.moves.items()
-                if number
-            },
-            "iou_by_phrase": {
-                "frequent": [_phrase_entry(one) for one in frequent[: self.top]],
-                "lowest": [_phrase_entry(one) for one in ranked[: self.top]],
-            },
-            "changed_most": [one for *_, one in sorted(self.changed, key=lambda item: (-item[0], -item[1]))],
-        }
-
-    def _quantiles(self) -> dict[str, float]:
-        """Of the IoUs, to a thousandth."""
-        if not self.pairs:
-            return {}
-        reached = np.cumsum(self.histogram)
-        places = {
-            share: np.searchsorted(reached, share * self.pairs) for share in (0.05, 0.25, 0.5, 0.75, 0.95)
-        }
-        return {str(share): float(place) / 1000 for share, place in places.items()}
-
-
-def _phrase_entry(one: tuple[str, int, float]) -> dict[str, Any]:
-    return {"phrase": one[0], "count": one[1], "mean_iou": one[2]}
-
-
-def _overlap(
-    one: dict[str, Any], two: dict[str, Any], targets: tuple[bool, bool]
-) -> tuple[float, float, float]:
-    """(IoU, intersection, union) in pixels; a mask without a target is empty."""
-    sizes = (one["segmentation"]["size"], two["segmentation"]["size"])
-    rles = [coco_rle(one["segmentation"]), coco_rle(two["segmentation"])]
-    areas = [float(coco_mask.area(rle)) if has else 0.0 for rle, has in zip(rles, targets, strict=True)]
-    if sizes[0] != sizes[1] or not all(areas):
-        return 0.0, 0.0, sum(areas)
-    iou = float(coco_mask.iou(rles[:1], rles[1:], [0])[0, 0])
-    union = sum(areas) / (1.0 + iou)
-    return iou, union * iou, union
-
-
-def _broken(batch: pa.Table) -> set[int]:
-    """Positions of the pairs in which a mask is not one."""
-    problems: set[int] = set()
-    for side in ("first", "second"):
-        column = batch[side].combine_chunks()
-        there = np.flatnonzero(np.asarray(column.is_valid()))
-        segmentations = column.take(pa.array(there)).field("segmentation")
-        unknown = np.full((len(there), 2), -1)
-        found = segmentation_problems(segmentations.cast(RLE_TYPE), unknown)
-        problems.update(there[list(found)].tolist())
-    return problems
+    connection.execute("CREATE VIEW sound AS SELECT * FROM pairs WHERE side = 'both' AND NOT broken")
+    sides = dict(connection.execute("SELECT side, count(*) FROM pairs GROUP BY 1").fetchall())
+    targets = dict(connection.execute("SELECT targets, count(*) FROM sound GROUP BY 1").fetchall())
+    both = sum(targets.values())
+    ((broken,),) = connection.execute("SELECT count(*) FROM pairs WHERE side = 'both' AND broken").fetchall()
+    least = ", ".join(f"count(*) FILTER (iou >= {share})" for share in _THRESHOLDS)
+    ((number, mean, cumulative, identical, quantiles, *reached),) = connection.execute(
+        "SELECT count(iou), avg(iou), sum(intersection) / sum(area_of_union), count(*) FILTER (iou = 1),"
+        f" quantile_disc(iou, {list(_QUANTILES)}), {least} FROM sound"
+    ).fetchall()
+    moved = {
+        name: rows(
+            "SELECT count(moved), avg(moved), avg(abs(moved)) FROM"
+            f" (SELECT second.{name} - first.{name} AS moved FROM sound)",
+            *("pairs", "mean", "mean_absolute"),
+        )[0]
+        for name in SIGNALS
+    }
+    listed = ", ".join(
+        f"{{'has_target': coalesce({side}.has_target, false), 'score': {side}.score, 'area': {side}.area}}"
+        for side in ("first", "second")
+    )
+    return {
+        "phrases": {name: sides.get(name, 0) for name in ("both", "only_first", "only_second")},
+        "most_frequent_only": {"first": only("only_first"), "second": only("only_second")},
+        "targets": {name: targets.get(name, 0) for name in ("both", "only_first", "only_second", "neither")},
+        "target_agreement": (targets.get("both", 0) + targets.get("neither", 0)) / both if both else None,
+        "masks_compared": number,
+        "masks_broken": broken,
+        "mean_iou": mean,
+        "cumulative_iou": cumulative,
+        "identical": identical,
+        "iou_at_least": dict(zip(map(str, _THRESHOLDS), reached, strict=True)),
+        "iou_quantiles": dict(zip(map(str, _QUANTILES), quantiles, strict=True)) if number else {},
+        "signal_change": {name: one for name, one in moved.items() if one["pairs"]},
+        "iou_by_phrase": {
+            "frequent": by_phrase("n DESC, phrase"),
+            "lowest": by_phrase("mean, n DESC, phrase"),
+        },
+        "changed_most": rows(
+            f"SELECT key, shard, phrase, iou, {listed} FROM sound"
+            f" WHERE iou < 1 ORDER BY iou, shard, key, phrase LIMIT {top}",
+            *("key", "shard", "phrase", "iou", "first", "second"),
+        ),
+    }
 
 
 Files = tuple[list[AnnotationFile], list[AnnotationFile]]
@@ -231,7 +159,8 @@ def _count_images(
     first: AnnotationDataset,
     second: AnnotationDataset,
     portion: tuple[Files, bool],
-    tally: _Tally,
+    images: Counter[str],
+    status: Counter[str],
 ) -> None:
     (one, two), by_shard = portion
     if not by_shard:
@@ -243,10 +172,10 @@ def _count_images(
     ).fetchall()
     for before, after, number in rows:
         if before is None or after is None:
-            tally.images["only_second" if before is None else "only_first"] += number
+            images["only_second" if before is None else "only_first"] += number
         else:
-            tally.images["both"] += number
-            tally.status[before if before == after else f"{before} -> {after}"] += number
+            images["both"] += number
+            status[before if before == after else f"{before} -> {after}"] += number
 
 
 def _refuse_repeated_keys(
@@ -265,27 +194,75 @@ def _refuse_repeated_keys(
             )
 
 
-def _pairs(
+def _measure(
     connection: duckdb.DuckDBPyConnection,
     first: AnnotationDataset,
     second: AnnotationDataset,
     portion: tuple[Files, bool],
-) -> Iterator[pa.Table]:
-    """key, shard, phrase and the structs `first` and `second`, for images that are in both."""
+) -> None:
+    """Add every phrase of the images that are in both to the table `pairs`.
+
+    side: who has the phrase. first, second: their annotations, without the masks. targets: who has one.
+    iou, intersection, area_of_union: of the masks, null where neither has a target.
+    """
     (one, two), _ = portion
     if not (one and two):
         return
-    fields = ", ".join(f"'{name}': a.{name}" for name in ("has_target", "segmentation", "area", *SIGNALS))
+    fields = ", ".join(f"'{name}': a.{name}" for name in ("has_target", "area", *SIGNALS))
     sides = [
-        f"SELECT key, shard, normalise(a.phrase) AS phrase, {{{fields}}} AS mask,"
+        f"SELECT key, shard, normalise(a.phrase) AS phrase, {{{fields}}} AS rest, a.segmentation AS mask,"
         " row_number() OVER (PARTITION BY key, normalise(a.phrase) ORDER BY place) AS nth"
         f" FROM (SELECT key, shard, unnest(annotations) AS a, generate_subscripts(annotations, 1) AS place"
         f" FROM {_source(dataset, files)} SEMI JOIN (SELECT key FROM {_source(other, others)}) USING (key))"
         for dataset, files, other, others in ((first, one, second, two), (second, two, first, one))
     ]
+    who = (
+        "CASE WHEN {0} AND {1} THEN 'both' WHEN {0} THEN 'only_first' WHEN {1} THEN 'only_second'"
+        " ELSE 'neither' END"
+    )
     joined: Any = connection.sql(
-        f"SELECT key, coalesce(a.shard, b.shard) AS shard, phrase, a.mask AS first, b.mask AS second"
+        "SELECT key, coalesce(a.shard, b.shard) AS shard, phrase, a.rest AS first, b.rest AS second,"
+        " a.mask AS first_mask, b.mask AS second_mask,"
+        f" {who.format('a.rest IS NOT NULL', 'b.rest IS NOT NULL')} AS side,"
+        f" {who.format('a.rest.has_target', 'b.rest.has_target')} AS targets"
         f" FROM ({sides[0]}) a FULL JOIN ({sides[1]}) b USING (key, phrase, nth) ORDER BY key, phrase, nth"
     )
-    for batch in joined.to_arrow_reader(4096):
-        yield pa.Table.from_batches([batch])
+    with connection.cursor() as spool:
+        reader = joined.to_arrow_reader(4096)
+        tables = (pa.Table.from_batches([batch]) for batch in reader)
+        for table in chain([reader.schema.empty_table()], tables):
+            spool.register("measured", _measured(table))
+            spool.execute("CREATE TABLE IF NOT EXISTS pairs AS FROM measured LIMIT 0")
+            spool.execute("INSERT INTO pairs FROM measured")
+
+
+def _measured(batch: pa.Table) -> pa.Table:
+    """The phrases with `broken` and the overlaps, in place of the masks."""
+    unknown = np.full((batch.num_rows, 2), -1)
+    broken = np.zeros(batch.num_rows, dtype=bool)
+    for side in ("first_mask", "second_mask"):
+        broken[list(segmentation_problems(one_array(batch[side]).cast(RLE_TYPE), unknown))] = True
+    sound = (np.array(batch["side"].to_pylist(), dtype=object) == "both") & ~broken
+    overlaps = np.full((batch.num_rows, 3), np.nan)
+    pairs = zip(*(batch[name].to_pylist() for name in ("first_mask", "second_mask", "targets")), strict=True)
+    for at, (first, second, targets) in enumerate(pairs):
+        if sound[at] and targets != "neither":
+            overlaps[at] = _overlap(first, second, targets)
+    found = batch.drop_columns(["first_mask", "second_mask"]).append_column("broken", pa.array(broken))
+    for name, values in zip(("iou", "intersection", "area_of_union"), overlaps.T, strict=True):
+        found = found.append_column(name, pa.array(values, from_pandas=True))
+    return found
+
+
+def _overlap(first: dict[str, Any], second: dict[str, Any], targets: str) -> tuple[float, float, float]:
+    """(IoU, intersection, union) in pixels; a mask without a target is empty."""
+    rles = [coco_rle(first), coco_rle(second)]
+    areas = [
+        float(coco_mask.area(rle)) if targets in ("both", only) else 0.0
+        for rle, only in zip(rles, ("only_first", "only_second"), strict=True)
+    ]
+    if first["size"] != second["size"] or not all(areas):
+        return 0.0, 0.0, sum(areas)
+    iou = float(coco_mask.iou(rles[:1], rles[1:], [0])[0, 0])
+    union = sum(areas) / (1.0 + iou)
+    return iou, union * iou, union

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -161,6 +162,15 @@ def test_index_follows_a_growing_dataset(tmp_path: Path) -> None:
     progress = index.progress()
     assert progress.images == 4
     assert [message.count(str(later)) for _, message in progress.problems] == [1]
+    index.close()
+
+    # One kept by an earlier version, with fewer columns, is read again.
+    with duckdb.connect(str(keep)) as connection:
+        connection.execute("alter table masks drop truncated")
+    later.unlink()
+    index = Index(open_dataset(str(made.output), tolerant=True), path=str(keep), threads=2)
+    index.refresh()
+    assert index.query("select count(*), count(distinct file_id) from images") == [(4, 1)]
     index.close()
 
 
