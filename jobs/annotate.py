@@ -16,7 +16,9 @@ The same command again resumes. Exit codes: 0 every image is accounted for; 1 no
 2 the options cannot work; 130 stopped by Ctrl-C; 143 by SIGTERM. \
 docs/operations.md tells how to run it on a cluster."""
 #: Flags win over --config, so INPUT and OUTPUT may stand there: what is missing is said by name.
-Flags = flags_of(*SECTIONS, without=("input", "output"), storage_options=StorageOptions)
+Flags = flags_of(
+    *SECTIONS, without=("input", "output"), storage_options=StorageOptions, model_options=StorageOptions
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json as json_text
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from PIL import Image
     from rich.table import Table
 
-    from sspsam import SSPSAM, Mask
+    from sspsam import Mask, SegmenterConfig
+    from sspsam.open_models.protocol import PhraseSegmenter
 
 _STDIN = "stdin:"
 _LAST_LATIN = 0x24F  # Latin Extended-B ends here, and with it what Pillow's bundled font can write
@@ -38,6 +39,7 @@ def segment(
     /,
     *phrases: Annotated[str, Parameter(show=False)],
     model: str | None = None,
+    model_options: str = "{}",
     sha256: str | None = None,
     device: str | None = None,
     output: Annotated[str | None, Parameter(alias="-o")] = None,
@@ -53,7 +55,9 @@ def segment(
 
     Args:
         image: file, URL, or - for standard input
-        model: bundled name (the default), folder, file, hf://org/repo/path, URL, or random:PRESET
+        model: bundled name (the default), folder, file, hf://org/repo/path, URL, or random:PRESET; or another
+            open model: sam3:SOURCE, grounded-sam:DETECTOR+SEGMENTER, module:factory (docs/model.md)
+        model_options: options of another open model, such as its thresholds, as JSON
         sha256: hex digest that the model's weights must have
         device: torch device (default: CUDA, else MPS, else CPU)
         output: overlay to write (default: NAME.overlay.png here)
@@ -64,6 +68,7 @@ def segment(
         min_target_pixels: fewer positive pixels in the score square mean "no target" (the model's own: 50)
     """
     from sspsam import Segmenter, SegmenterConfig, draw_explanation, draw_overlay
+    from sspsam.checkpoint import default_model
     from sspsam.images.decoding import MAX_PIXELS, decode_image
 
     requested = [phrase, *phrases]
@@ -79,11 +84,15 @@ def segment(
         picture = decode_image(_read(image), config.max_pixels)
     except ImageError as error:
         raise type(error)(f"{image}: {error}") from error
-    loaded = _load(model, device, sha256)
-    segmenter = Segmenter(loaded, config)
-    (masks,) = segmenter.segment([picture], [requested])
+    segmenter, source = _load(model or default_model(), _as_object(model_options), device, sha256, config)
+    if not isinstance(segmenter, Segmenter) and (explain or min_target_pixels is not None):
+        raise ConfigError(f"--explain and --min-target-pixels are for SSP-SAM, not for --model {model}")
+    (result,) = segmenter.segment_images([picture], [requested])
+    if result.error is not None:
+        raise result.error
+    masks = result.masks
     if json:
-        print(json_text.dumps(_as_json(image, picture.size, loaded, masks), ensure_ascii=False))
+        print(json_text.dumps(_as_json(image, picture.size, source, masks), ensure_ascii=False))
     else:
         from rich.console import Console
 
@@ -91,7 +100,7 @@ def segment(
     pictures: list[tuple[Path, Image.Image]] = []
     if output or not json:
         pictures.append((overlay, draw_overlay(picture, masks, font=font)))
-    if explain:
+    if explain and isinstance(segmenter, Segmenter):
         panel = draw_explanation(picture, masks, segmenter.explain(picture, requested), font=font)
         pictures.append((overlay.with_name(f"{overlay.stem.removesuffix('.overlay')}.explain.png"), panel))
     drawn = [_save(path, drawing) for path, drawing in pictures]
@@ -134,15 +143,32 @@ def _check_early(phrases: Sequence[str], overlay: Path, font: Path | None) -> No
     font_for(12, font)
 
 
-def _load(name: str | None, device: str | None, sha256: str | None) -> SSPSAM:
-    """The model; what it warns of (random weights) is said once, loudly."""
-    from sspsam import SSPSAM
-    from sspsam.checkpoint import default_model
+def _as_object(options: str) -> dict[str, Any]:
+    try:
+        found = json_text.loads(options)
+    except ValueError as error:
+        raise ConfigError(f"--model-options is not JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise ConfigError("--model-options must be a JSON object, such as '{\"threshold\": 0.4}'")
+    return found
+
+
+def _load(
+    name: str, options: Mapping[str, Any], device: str | None, sha256: str | None, config: SegmenterConfig
+) -> tuple[PhraseSegmenter, dict[str, str]]:
+    """The model, its name and sha256; what it warns of (random weights) is said once, loudly."""
+    from sspsam import SSPSAM, Segmenter
+    from sspsam.open_models.named import fingerprint, is_open_model, named_model
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            model = SSPSAM.from_pretrained(name or default_model(), device=device, sha256=sha256)
+            if is_open_model(name) or options:
+                source = {"name": name, "sha256": fingerprint(name, options)}
+                segmenter = named_model(name, options).load(device, config, sha256)
+            else:
+                model = SSPSAM.from_pretrained(name, device=device, sha256=sha256)
+                segmenter, source = Segmenter(model, config), model.source
         except (RuntimeError, AssertionError) as error:  # what torch says of devices it lacks
             if device is None:
                 raise
@@ -150,10 +176,12 @@ def _load(name: str | None, device: str | None, sha256: str | None) -> SSPSAM:
     for warning in caught:
         if issubclass(warning.category, UserWarning):
             print(f"\n  !!  {warning.message}\n", file=sys.stderr)
-    return model
+    return segmenter, source
 
 
-def _as_json(source: str, size: tuple[int, int], model: SSPSAM, masks: Sequence[Mask]) -> dict[str, object]:
+def _as_json(
+    source: str, size: tuple[int, int], model: dict[str, str], masks: Sequence[Mask]
+) -> dict[str, object]:
     described = [
         {name: value for name, value in asdict(mask).items() if name != "square_rle"} for mask in masks
     ]
@@ -163,7 +191,7 @@ def _as_json(source: str, size: tuple[int, int], model: SSPSAM, masks: Sequence[
         "image": source,
         "width": size[0],
         "height": size[1],
-        "model": model.source,
+        "model": model,
         "annotations": described,
     }
 

@@ -74,14 +74,23 @@ class PhraseConfig:
 class ModelConfig:
     """Which model draws the masks."""
 
-    model: str = _option("tiny", "bundled name, random:PRESET, folder, file or URL")
+    model: str = _option(
+        "tiny",
+        "bundled name, random:PRESET, folder, file or URL; or another open model: sam3:SOURCE, "
+        "grounded-sam:DETECTOR+SEGMENTER, module:factory (docs/model.md)",
+    )
     device: str | None = _option(
         None, "cpu, cuda or mps; by default a replica with a GPU uses cuda, else cpu"
+    )
+    model_options: dict[str, Any] = field(
+        default_factory=dict,
+        metadata={"help": "options of another open model, such as its thresholds, as JSON"},
     )
 
     def __post_init__(self) -> None:
         known = self.device is None or re.fullmatch(r"cpu|mps|cuda(:\d+)?", self.device)
         _require(bool(known), "--device", f"is {self.device!r}: give cpu, cuda or mps")
+        _require(isinstance(self.model_options, dict), "--model-options", "is not a JSON object")
 
 
 @dataclass(frozen=True)
@@ -207,6 +216,8 @@ class AnnotateConfig:
             "captions": self.source.captions,
             "image_column": self.source.image_column,
             "caption_column": self.source.caption_column,
+            # None, as in manifests that are older than the option.
+            "model_options": self.model.model_options or None,
         }
 
     def all_options(self) -> dict[str, Any]:

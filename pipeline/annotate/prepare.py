@@ -81,7 +81,10 @@ def prepare(
     if not shards:
         raise ConfigError(f"INPUT {source.input} holds no shards")
     factory = segmenter_factory or LoadSegmenter(
-        config.model.model, config.model.device, max_pixels=source.max_pixels
+        config.model.model,
+        config.model.device,
+        max_pixels=source.max_pixels,
+        options=config.model.model_options,
     )
     return Job(config, shards, reader, phrases, factory, after_chunk)
 
@@ -89,9 +92,9 @@ def prepare(
 def fingerprint(job: Job) -> str:
     """The model's sha256, or what stands for it when a caller brought its own Segmenter."""
     if isinstance(job.segmenter_factory, LoadSegmenter):
-        from sspsam.checkpoint import fingerprint as of_model
+        from sspsam.open_models.named import fingerprint as of_model
 
-        return of_model(job.config.model.model)
+        return of_model(job.config.model.model, job.config.model.model_options)
     return f"factory {getattr(job.segmenter_factory, '__qualname__', type(job.segmenter_factory))}"
 
 

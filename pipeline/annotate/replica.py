@@ -7,7 +7,7 @@ import faulthandler
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,11 +35,11 @@ from sspsam.schema import ANNOTATION_TYPE, ERROR_TYPE
 
 if TYPE_CHECKING:
     from sspsam.inference.results import ImageResult
-    from sspsam.inference.segmenter import Segmenter
+    from sspsam.open_models.protocol import PhraseSegmenter
 
 _STDERR = 2  # the file number: Ray replaces sys.stderr's text layer, crashes write below it
 
-SegmenterFactory = Callable[[], "Segmenter"]
+SegmenterFactory = Callable[[], "PhraseSegmenter"]
 #: (chunk, its phrases, the result of each image or None where the model was not run) -> nothing.
 AfterChunk = Callable[[Chunk, list[list[Phrase]], "list[ImageResult | None]"], None]
 
@@ -51,7 +51,7 @@ class LoadSegmenter:
     `sha256`: what the weights file must have; `threads`: torch's, on a CPU; `vocabulary`: phrases asked of
     every image, whose text features are all kept; `square_masks`, `max_pixels`: as of SegmenterConfig;
     `home`: the folder that a relative `model` is of where the replica's own folder, a submitted job's copy
-    say, has none.
+    say, has none; `options`: of a model that is not SSP-SAM (`sspsam.open_models`).
     """
 
     model: str
@@ -62,29 +62,29 @@ class LoadSegmenter:
     square_masks: bool = False
     home: str = dataclasses.field(default_factory=os.getcwd)
     max_pixels: int | None = None
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
-    def __call__(self) -> Segmenter:
+    def __call__(self) -> PhraseSegmenter:
         import torch
 
         from sspsam import SSPSAM
         from sspsam.inference.results import SegmenterConfig
         from sspsam.inference.segmenter import Segmenter
+        from sspsam.open_models.named import is_open_model, named_model
 
         if self.threads:
             torch.set_num_threads(self.threads)
+        usual = SegmenterConfig()
+        usual = dataclasses.replace(usual, max_pixels=self.max_pixels or usual.max_pixels)
+        if is_open_model(self.model):
+            return named_model(self.model, self.options, self.home).load(self.device, usual, self.sha256)
         at_home = Path(self.home) / self.model
         model = str(at_home) if at_home.exists() and not Path(self.model).exists() else self.model
         loaded = SSPSAM.from_pretrained(model, device=self.device, sha256=self.sha256)
-        usual = SegmenterConfig()
         kept = max(usual.cached_phrases, self.vocabulary)
         return Segmenter(
             loaded,
-            dataclasses.replace(
-                usual,
-                cached_phrases=kept,
-                square_masks=self.square_masks,
-                max_pixels=self.max_pixels or usual.max_pixels,
-            ),
+            dataclasses.replace(usual, cached_phrases=kept, square_masks=self.square_masks),
         )
 
 
@@ -101,23 +101,25 @@ class Annotator:
         )
 
     Args:
-        model: as `SSPSAM.from_pretrained` takes it.
+        model: as `SSPSAM.from_pretrained` takes it, or another open model as `--model` takes it.
+        model_options: of another open model.
         device: cpu, cuda or mps; None takes the best there is.
         image_column: encoded bytes, or the Hugging Face struct<bytes, path>.
         phrase_column: lists of phrases, or one phrase an image.
-        segmenter_factory: makes the Segmenter instead of `model` and `device`.
+        segmenter_factory: makes the segmenter instead of `model`, `model_options` and `device`.
     """
 
     def __init__(
         self,
         model: str = "tiny",
         *,
+        model_options: Mapping[str, Any] | None = None,
         device: str | None = None,
         image_column: str = "image",
         phrase_column: str = "phrases",
         segmenter_factory: SegmenterFactory | None = None,
     ) -> None:
-        self._segmenter = (segmenter_factory or LoadSegmenter(model, device))()
+        self._segmenter = (segmenter_factory or LoadSegmenter(model, device, options=model_options or {}))()
         self._image_column = image_column
         self._phrase_column = phrase_column
 
@@ -287,7 +289,7 @@ TIMED = ("decode", "image", "phrase", "rle", "images", "image_slots", "phrases",
 
 
 def segment_images(
-    segmenter: Segmenter, images: Sequence[Any], phrases: Sequence[Sequence[Phrase]]
+    segmenter: PhraseSegmenter, images: Sequence[Any], phrases: Sequence[Sequence[Phrase]]
 ) -> list[ImageResult | Reason]:
     """`segmenter.segment_images`; an error of the whole call is pinned to the images that cause it."""
     if not images:

@@ -93,7 +93,8 @@ class LoadTowers(LoadSegmenter):
     mirrored: bool = False
 
     def __call__(self) -> Any:
-        return TowerEncoder(super().__call__().model, self.mirrored)
+        segmenter: Any = super().__call__()
+        return TowerEncoder(segmenter.model, self.mirrored)
 
 
 @dataclass(frozen=True)

@@ -185,7 +185,7 @@ def _explained(
 
 def _signals(mask: Mask) -> str:
     if not mask.has_target:
-        return f"no target ({mask.target_pixels} px)"
+        return "no target" + ("" if mask.target_pixels is None else f" ({mask.target_pixels} px)")
     names = ("score", "predicted_iou", "stability", "box_agreement", "clip_score")
     known = ((name, getattr(mask, name)) for name in names)
     short = {"predicted_iou": "iou", "box_agreement": "box", "clip_score": "clip"}

@@ -120,7 +120,7 @@ def _standard(record: Record, truth: dict[str, Any], mask: Mask) -> dict[str, An
         "union": union,
         "predicted_area": int(coco_mask.area(predicted)),
         "iou": _decided_iou(record, intersection, union, bool(mask.has_target)),
-        "box_iou": None if box is None else box_overlap(box, mask.predicted_box),
+        "box_iou": box_overlap(box, mask.predicted_box) if box and mask.predicted_box else None,
         **{name: getattr(mask, name) for name in SIGNALS},
     }
 
@@ -145,16 +145,14 @@ def _authors(
         raise DataError("the authors' protocol needs SegmenterConfig.square_masks")
     predicted = _bytes(rle)
     intersection, union = mask_overlap(square, predicted)
-    _, _, width, height = mask.predicted_box
+    _, _, width, height = box = mask.predicted_box or (0.0, 0.0, 0.0, 0.0)
     row.update(
         authors_intersection=intersection,
         authors_union=union,
         authors_predicted_area=(area := int(coco_mask.area(predicted))),
         authors_empty=area < config.min_target_pixels,
         authors_box_iou=(
-            float(width * height < AUTHORS_EMPTY_BOX)
-            if record.box is None
-            else box_overlap(record.box, mask.predicted_box)
+            float(width * height < AUTHORS_EMPTY_BOX) if record.box is None else box_overlap(record.box, box)
         ),
     )
     return row

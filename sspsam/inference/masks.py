@@ -43,9 +43,10 @@ class Mask:
     rle: RLE  # of the original image
     area: int  # pixels of the original image
     bbox: Box  # of the mask; zeros if it is empty
-    predicted_box: Box  # of the box head
+    predicted_box: Box | None  # of the box head; None for a model that has no boxes
     has_target: bool  # enough target_pixels, and a pixel in the original image
-    target_pixels: int  # positive pixels in the score square, padding included (the authors' count)
+    # Positive pixels in the score square, padding included (the authors' count); None for other models.
+    target_pixels: int | None
     score: float | None  # mean foreground probability over the mask, 0.5..1
     predicted_iou: float | None  # SAM's own estimate of the mask's IoU, about 0..1
     stability: float | None  # IoU of the masks at logits > 1 and > -1, 0..1
