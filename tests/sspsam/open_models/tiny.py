@@ -65,8 +65,8 @@ def grounding_dino(folder: Path, multi: bool = False) -> Path:
     )
     config = getattr(transformers, f"{prefix}Config")(
         backbone_config=swin, text_config=text, d_model=32, encoder_layers=1, decoder_layers=2,
-        num_queries=10, encoder_ffn_dim=32, decoder_ffn_dim=32, encoder_attention_heads=2, decoder_attention_heads=2,
-        num_feature_levels=3, max_text_len=16,
+        encoder_ffn_dim=32, decoder_ffn_dim=32, encoder_attention_heads=2, decoder_attention_heads=2,
+        num_queries=10, num_feature_levels=3, max_text_len=16,
     )  # fmt: skip
     save(folder, getattr(transformers, f"{prefix}ForObjectDetection"), config)
     transformers.BertTokenizer(vocab={word: at for at, word in enumerate(_WORDS)}).save_pretrained(folder)
