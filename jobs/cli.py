@@ -20,6 +20,7 @@ COMMANDS = {
     "report": ("jobs.report", "one HTML page and a contact sheet from an annotation dataset"),
     "view": ("jobs.view", "browse, filter and review an annotation dataset in the browser"),
     "stats": ("jobs.stats", "counts, phrases, signal quantiles; compare two runs"),
+    "agree": ("jobs.agree", "a dataset with how far a second one's masks agree with its own"),
     "curate": ("jobs.curate", "filter, deduplicate, balance and split an annotation dataset"),
     "export": ("jobs.export", "COCO, YOLO, Label Studio, WebDataset, Hugging Face, ..."),
     "import": ("jobs.import_", "ground truth of another format into the annotation schema"),

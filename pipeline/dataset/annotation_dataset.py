@@ -23,15 +23,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.dataset.dataset_schema import (
-    CURATED_SCHEMA,
     REVIEW_SCHEMA,
     VERDICTS,
     check_schema,
+    has_agreement,
     leaf_columns,
+    schema_of,
 )
 from pipeline.sources.storage import filesystem, full_url, is_local
 from sspsam.errors import DataError
-from sspsam.schema import ANNOTATION_SCHEMA
 
 if TYPE_CHECKING:
     import duckdb
@@ -71,6 +71,7 @@ class AnnotationDataset:
     files: tuple[AnnotationFile, ...]
     curated: bool
     storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    agreed: bool = False
 
     @property
     def rows(self) -> int:
@@ -79,8 +80,8 @@ class AnnotationDataset:
 
     @property
     def schema(self) -> pa.Schema:
-        """CURATED_SCHEMA where `curate` wrote it, else ANNOTATION_SCHEMA."""
-        return CURATED_SCHEMA if self.curated else ANNOTATION_SCHEMA
+        """ANNOTATION_SCHEMA, with what `curate` and `agree` add where they wrote it."""
+        return schema_of(self.curated, self.agreed)
 
     def locate(self, path: str) -> str:
         """`path` inside the file system as people write it: plain if local, else with protocol."""
@@ -231,19 +232,23 @@ def open_dataset(
     if not listed:
         raise DataError(_advice(dataset))
 
-    def footer(file: AnnotationFile) -> tuple[AnnotationFile, bool]:
+    def footer(file: AnnotationFile) -> tuple[AnnotationFile, tuple[bool, bool]]:
         with dataset.open_file(file) as opened:
-            return replace(file, rows=opened.metadata.num_rows), "split" in opened.schema_arrow.names
+            schema = opened.schema_arrow
+            kind = "split" in schema.names, has_agreement(schema)
+            return replace(file, rows=opened.metadata.num_rows), kind
 
     with ThreadPoolExecutor(min(workers, len(listed))) as pool:
         found = list(pool.map(footer, listed))
-    first = {curated: dataset.locate(file.path) for file, curated in reversed(found)}
-    if len(first) > 1:
-        raise DataError(
-            f"{output}: {first[True]} was written by `sspsam curate`, {first[False]} was not."
-            " Keep the two in separate folders."
-        )
-    return replace(dataset, files=tuple(file for file, _ in found), curated=True in first)
+    for at, command in enumerate(("curate", "agree")):
+        first = {kind[at]: dataset.locate(file.path) for file, kind in reversed(found)}
+        if len(first) > 1:
+            raise DataError(
+                f"{output}: {first[True]} was written by `sspsam {command}`, {first[False]} was not."
+                " Keep the two in separate folders."
+            )
+    curated, agreed = found[0][1]
+    return replace(dataset, files=tuple(file for file, _ in found), curated=curated, agreed=agreed)
 
 
 def read_reviews(dataset: AnnotationDataset) -> pa.Table:
@@ -293,7 +298,8 @@ def _advice(dataset: AnnotationDataset) -> str:
 
 
 def _refuse_unfinished(dataset: AnnotationDataset) -> None:
-    for name, command in (("_curation.json", "curate"), ("_import.json", "import")):
+    manifests = ("_curation.json", "curate"), ("_import.json", "import"), ("_agreement.json", "agree")
+    for name, command in manifests:
         manifest = dataset.read_json(name)
         if manifest is not None and not manifest.get("complete", False):
             raise DataError(

@@ -27,18 +27,29 @@ REVIEW_SCHEMA: Final = pa.schema(
 #: What people may say; a verdict "none" takes back the ones before it.
 VERDICTS: Final = ("accept", "reject", "flag")
 
-#: What `curate` adds: `split` to the row, `aliases` (phrases of merged masks) to each annotation.
-CURATED_SCHEMA: Final = (
-    ANNOTATION_SCHEMA.remove(ANNOTATION_SCHEMA.get_field_index("annotations"))
-    .insert(
-        ANNOTATION_SCHEMA.get_field_index("annotations"),
-        pa.field(
-            "annotations",
-            pa.list_(pa.struct([*ANNOTATION_TYPE, pa.field("aliases", pa.list_(pa.string()))])),
-        ),
-    )
-    .append(pa.field("split", pa.string()))
-)
+
+def schema_of(curated: bool, agreed: bool) -> pa.Schema:
+    """The schema of a dataset that `curate` or `agree` wrote, or both, one after the other.
+
+    `curate` adds `split` to the row and `aliases` (phrases of merged masks) to each annotation, `agree`
+    adds `agreement` to each annotation.
+    """
+    fields = list(ANNOTATION_TYPE)
+    if agreed:
+        fields.append(pa.field("agreement", pa.float32()))
+    if curated:
+        fields.append(pa.field("aliases", pa.list_(pa.string())))
+    place = ANNOTATION_SCHEMA.get_field_index("annotations")
+    schema = ANNOTATION_SCHEMA.set(place, pa.field("annotations", pa.list_(pa.struct(fields))))
+    return schema.append(pa.field("split", pa.string())) if curated else schema
+
+
+CURATED_SCHEMA: Final = schema_of(curated=True, agreed=False)
+
+
+def has_agreement(found: pa.Schema) -> bool:
+    """Whether a file of annotations has what `agree` adds."""
+    return "agreement" in found.field("annotations").type.value_type.names
 
 
 def check_schema(found: pa.Schema, where: str) -> bool:

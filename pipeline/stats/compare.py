@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import PurePosixPath
 from typing import Any, Final
@@ -40,21 +41,13 @@ def compare(
     """
     images: Counter[str] = Counter()
     status: Counter[str] = Counter()
-    with named_faults(first, second), tempfile.TemporaryDirectory(prefix="compare-") as scratch:
-        config: Any = {"memory_limit": f"{memory_mb}MiB", "threads": 1}
-        with duckdb.connect(f"{scratch}/pairs.duckdb", config=config) as connection:
-            for fs in {id(one.fs): one.fs for one in (first, second) if not is_local(one.fs)}.values():
-                connection.register_filesystem(fs)
-            connection.create_function("normalise", normalise, ["VARCHAR"], "VARCHAR")  # type: ignore[list-item]
-            for files in _portions(first, second):
-                _count_images(connection, first, second, files, images, status)
-                _measure(connection, first, second, files)
-            if not images["both"]:
-                raise DataError(
-                    f"{first.url} and {second.url}: no image key is in both, so there is nothing to compare."
-                    " `sspsam import` takes keys from file names; annotate takes them from the input."
-                )
-            found = _found(connection, top)
+    with pairing(first, second, memory_mb) as connection:
+        for files in portions(first, second):
+            count_images(connection, first, second, files, images, status)
+            measure(connection, first, second, files)
+        if not images["both"]:
+            raise nothing_in_both(first, second)
+        found = _found(connection, top)
     return {
         "first": first.url,
         "second": second.url,
@@ -62,6 +55,28 @@ def compare(
         "status": dict(status.most_common()),
         **found,
     }
+
+
+@contextmanager
+def pairing(
+    first: AnnotationDataset, second: AnnotationDataset, memory_mb: int
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A database of its own, on disk, for `count_images` and `measure`; its errors come as DataError."""
+    with named_faults(first, second), tempfile.TemporaryDirectory(prefix="compare-") as scratch:
+        config: Any = {"memory_limit": f"{memory_mb}MiB", "threads": 1}
+        with duckdb.connect(f"{scratch}/pairs.duckdb", config=config) as connection:
+            for fs in {id(one.fs): one.fs for one in (first, second) if not is_local(one.fs)}.values():
+                connection.register_filesystem(fs)
+            connection.create_function("normalise", normalise, ["VARCHAR"], "VARCHAR")  # type: ignore[list-item]
+            yield connection
+
+
+def nothing_in_both(first: AnnotationDataset, second: AnnotationDataset) -> DataError:
+    """The error for two datasets of different images."""
+    return DataError(
+        f"{first.url} and {second.url}: no image key is in both, so there is nothing to compare."
+        " `sspsam import` takes keys from file names; annotate takes them from the input."
+    )
 
 
 def _found(connection: duckdb.DuckDBPyConnection, top: int) -> dict[str, Any]:
@@ -131,7 +146,7 @@ def _found(connection: duckdb.DuckDBPyConnection, top: int) -> dict[str, Any]:
 Files = tuple[list[AnnotationFile], list[AnnotationFile]]
 
 
-def _portions(first: AnnotationDataset, second: AnnotationDataset) -> Iterator[tuple[Files, bool]]:
+def portions(first: AnnotationDataset, second: AnnotationDataset) -> Iterator[tuple[Files, bool]]:
     """Files to join with each other, and whether keys are unique in them only with their shard.
 
     Shard by shard where the names are the same, so that what is held does not grow with the dataset.
@@ -154,7 +169,7 @@ def _source(dataset: AnnotationDataset, files: list[AnnotationFile]) -> str:
     return dataset.parquet_source(files or dataset.files[:1])
 
 
-def _count_images(
+def count_images(
     connection: duckdb.DuckDBPyConnection,
     first: AnnotationDataset,
     second: AnnotationDataset,
@@ -194,7 +209,7 @@ def _refuse_repeated_keys(
             )
 
 
-def _measure(
+def measure(
     connection: duckdb.DuckDBPyConnection,
     first: AnnotationDataset,
     second: AnnotationDataset,
@@ -202,8 +217,9 @@ def _measure(
 ) -> None:
     """Add every phrase of the images that are in both to the table `pairs`.
 
-    side: who has the phrase. first, second: their annotations, without the masks. targets: who has one.
-    iou, intersection, area_of_union: of the masks, null where neither has a target.
+    side: who has the phrase. place: its place among the first's of the image, from 1. first, second: their
+    annotations, without the masks. targets: who has one. iou, intersection, area_of_union: of the masks, null
+    where neither has a target.
     """
     (one, two), _ = portion
     if not (one and two):
@@ -211,7 +227,7 @@ def _measure(
     fields = ", ".join(f"'{name}': a.{name}" for name in ("has_target", "area", *SIGNALS))
     sides = [
         f"SELECT key, shard, normalise(a.phrase) AS phrase, {{{fields}}} AS rest, a.segmentation AS mask,"
-        " row_number() OVER (PARTITION BY key, normalise(a.phrase) ORDER BY place) AS nth"
+        " place, row_number() OVER (PARTITION BY key, normalise(a.phrase) ORDER BY place) AS nth"
         f" FROM (SELECT key, shard, unnest(annotations) AS a, generate_subscripts(annotations, 1) AS place"
         f" FROM {_source(dataset, files)} SEMI JOIN (SELECT key FROM {_source(other, others)}) USING (key))"
         for dataset, files, other, others in ((first, one, second, two), (second, two, first, one))
@@ -221,8 +237,8 @@ def _measure(
         " ELSE 'neither' END"
     )
     joined: Any = connection.sql(
-        "SELECT key, coalesce(a.shard, b.shard) AS shard, phrase, a.rest AS first, b.rest AS second,"
-        " a.mask AS first_mask, b.mask AS second_mask,"
+        "SELECT key, coalesce(a.shard, b.shard) AS shard, phrase, a.place AS place,"
+        " a.rest AS first, b.rest AS second, a.mask AS first_mask, b.mask AS second_mask,"
         f" {who.format('a.rest IS NOT NULL', 'b.rest IS NOT NULL')} AS side,"
         f" {who.format('a.rest.has_target', 'b.rest.has_target')} AS targets"
         f" FROM ({sides[0]}) a FULL JOIN ({sides[1]}) b USING (key, phrase, nth) ORDER BY key, phrase, nth"

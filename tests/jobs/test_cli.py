@@ -24,6 +24,7 @@ NEAR_MISSES = {
     "report": ("--tile", "--tiles"),
     "view": ("--prot", "--port"),
     "stats": ("--compair", "--compare"),
+    "agree": ("--memroy-mb", "--memory-mb"),
     "curate": ("--merge-iuo", "--merge-iou"),
     "export": ("--categorys", "--categories"),
     "import": ("--phrase-feild", "--phrase-field"),

@@ -1,0 +1,109 @@
+"""`agree`: a dataset again, with how far another one of the same images agrees with each of its masks."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.dataset.annotation_dataset import open_dataset
+from pipeline.dataset.dataset_schema import schema_of
+from pipeline.dataset.destination import Destination
+from pipeline.dataset.phrase_rows import one_array
+from pipeline.stats.compare import count_images, measure, nothing_in_both, pairing, portions
+from sspsam.errors import ConfigError
+
+MANIFEST = "_agreement.json"
+
+#: (key, place of the phrase in its image, from 0) -> agreement.
+_Agreement = dict[tuple[str, int], float]
+
+
+def agree(
+    first: str,
+    second: str,
+    destination: str,
+    *,
+    overwrite: bool = False,
+    memory_mb: int = 1024,
+    storage_options: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Write `first` to `destination` with `annotations[].agreement`; return its `_agreement.json`.
+
+    Images and phrases are matched as `compare` does. Agreement is the IoU of the two masks, 0 if one of them
+    has no target, 1 if neither has; null where `second` has no such phrase or image, or a mask is broken. All
+    else is `first`'s, file by file. Where no shard name is in both, the numbers of all phrases are held.
+    Raises ConfigError (a flag, an existing destination) or DataError (a file of either; no image in both).
+    """
+    options = dict(storage_options or {})
+    one, two = (open_dataset(url, storage_options=options) for url in (first, second))
+    if one.agreed:
+        raise ConfigError(f"{first} has `agreement` already: give the dataset that it was made from")
+    output = Destination(destination, MANIFEST, options)
+    output.begin(overwrite=overwrite, sources=[first, second])
+    images: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
+    total = 0.0
+    with pairing(one, two, memory_mb) as connection:
+        for portion in portions(one, two):
+            count_images(connection, one, two, portion, images, Counter())
+            measure(connection, one, two, portion)
+            found: _Agreement = {}
+            if all(portion[0]):
+                rows = connection.execute(
+                    "SELECT key, place - 1, CASE targets WHEN 'neither' THEN 1.0 ELSE iou END FROM pairs"
+                    " WHERE side = 'both' AND NOT broken"
+                ).fetchall()
+                found = {(key, place): value for key, place, value in rows}
+                connection.execute("DROP TABLE pairs")
+            for file in portion[0][0]:
+                tables = [_with_agreement(table, found) for table in one.read_batches(file)]
+                table = pa.concat_tables(tables) if tables else schema_of(one.curated, True).empty_table()
+                output.store.put_table(file.path.removeprefix(f"{one.root}/"), table)
+                counts["images"] += table.num_rows
+                counts["phrases"] += pc.sum(pc.list_value_length(table["annotations"])).as_py() or 0
+            counts["compared"] += len(found)
+            total += sum(found.values())
+    if not images["both"]:
+        raise nothing_in_both(one, two)
+    earlier = one.read_json("_curation.json") or {}
+    manifest = {
+        "version": 1,
+        "first": one.url,
+        "second": two.url,
+        "images": counts["images"],
+        "images_in_both": images["both"],
+        "phrases": counts["phrases"],
+        "phrases_compared": counts["compared"],
+        "mean_agreement": total / counts["compared"] if counts["compared"] else None,
+        "run": one.read_json("_run.json") or earlier.get("run"),
+        "second_run": two.read_json("_run.json"),
+    }
+    output.finish(manifest)
+    return {"complete": True, **manifest}
+
+
+def _with_agreement(table: pa.Table, found: _Agreement) -> pa.Table:
+    """The rows with the field `agreement` in each of their annotations."""
+    schema = schema_of("split" in table.schema.names, agreed=True)
+    annotations = one_array(table["annotations"])
+    flat = annotations.flatten()
+    counts = np.asarray(pc.fill_null(pc.list_value_length(annotations), 0), dtype=np.int64)
+    values = [
+        found.get((key, place))
+        for key, count in zip(table["key"].to_pylist(), counts.tolist(), strict=True)
+        for place in range(count)
+    ]
+    kind = schema.field("annotations").type.value_type
+    fields = {one.name: flat.field(at) for at, one in enumerate(flat.type)}
+    fields["agreement"] = pa.array(values, pa.float32())
+    structs = pa.StructArray.from_arrays([fields[one.name] for one in kind], fields=list(kind))
+    offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]).astype(np.int32))
+    column = table.schema.get_field_index("annotations")
+    lists = pa.ListArray.from_arrays(offsets, structs)
+    whole = table.set_column(column, schema.field("annotations"), lists)
+    return whole.replace_schema_metadata(schema.metadata)
