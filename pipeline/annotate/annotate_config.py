@@ -60,6 +60,15 @@ class PhraseConfig:
 
     phrases: str = _option("caption", "caption | column:NAME | whole | vocabulary:FILE | module:function")
     max_phrases: int | None = _option(None, "keep at most this many phrases an image")
+    phrase_detail: Literal["head", "modifiers", "full"] = _option(
+        "full", "of a caption's phrases: the noun, what stands before it too, or all that belongs to it"
+    )
+    proper_names: Literal["generic", "drop", "keep"] | None = _option(
+        None,
+        "names of persons: say role or person, leave out, or keep, with those of places "
+        "(default: as OUTPUT has it, generic in a new one)",
+    )
+    language: str = _option("en", "languages of captions, CODE[:SPACY_PIPELINE],... as en,de:de_core_news_sm")
 
     def __post_init__(self) -> None:
         _require(bool(self.phrases), "--phrases", "is empty")
@@ -207,6 +216,9 @@ class AnnotateConfig:
         return {
             "phrases": self.phrases.phrases,
             "max_phrases": self.phrases.max_phrases,
+            "phrase_detail": self.phrases.phrase_detail,
+            "proper_names": self.phrases.proper_names or "generic",
+            "language": self.phrases.language,
             "chunk_size": self.output.chunk_size,
             "embed_images": self.output.embed_images,
             "limit": self.source.limit,

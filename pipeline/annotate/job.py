@@ -18,7 +18,7 @@ from pipeline.annotate.chunk_writer import Writer
 from pipeline.annotate.cluster import alive_nodes, connect, may_grow, settle_context
 from pipeline.annotate.ledger import RemoteLedger, start_ledger
 from pipeline.annotate.manifest import Manifest
-from pipeline.annotate.prepare import Job, fingerprint, open_output, prepare
+from pipeline.annotate.prepare import Job, as_begun, fingerprint, open_output, prepare
 from pipeline.annotate.progress import Progress
 from pipeline.annotate.receipts import plan_tasks
 from pipeline.annotate.replica import AfterChunk, Replica, SegmenterFactory
@@ -108,8 +108,9 @@ def annotate(
     import ray
 
     started = time.monotonic()
-    job = prepare(config, shards, reader, phrase_source, segmenter_factory, after_chunk)
     store = Store(config.output.output, config.source.storage_options)
+    config = as_begun(config, store)
+    job = prepare(config, shards, reader, phrase_source, segmenter_factory, after_chunk)
     run, found = open_output(store, job, fingerprint(job))
     limits = count_limits(job.shards, job.reader, config.output.chunk_size, config.source)
     wanted = [shard for shard in job.shards if limits is None or shard.name in limits]

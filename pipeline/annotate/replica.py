@@ -208,7 +208,10 @@ class Replica:
             self._after_chunk(chunk, phrases, results)
         encoding = time.perf_counter()
         rows = rows_table(
-            annotation_row(sample, chunk.shard.name, asked, result, reason, self._embed_images)
+            annotation_row(
+                sample, chunk.shard.name, asked, result, reason, self._embed_images,
+                None if asked or reason else self._why_none(sample),
+            )
             for sample, asked, result, reason in zip(chunk.samples, phrases, results, reasons, strict=True)
         )
         self._free_since = time.perf_counter()
@@ -247,6 +250,11 @@ class Replica:
                 faulthandler.cancel_dump_traceback_later()
         self._ledger.end(key)
         return asked, results, reasons
+
+    def _why_none(self, sample: Sample) -> Reason | None:
+        """What the phrase source says of a sample that it gave no phrases; a user's function need not."""
+        why = getattr(self._phrase_source, "why_none", None)
+        return why(sample) if why else None
 
     def _ask(
         self,

@@ -58,12 +58,14 @@ def annotation_row(
     result: ImageResult | None,
     reason: Reason | None,
     embed_image: bool,
+    why_none: Reason | None = None,
 ) -> dict[str, Any]:
     """The row of one sample.
 
     Args:
         result: what the Segmenter made of the image; None if it was not run on it.
         reason: why it was not; None takes the result's own error, if any.
+        why_none: why there are no phrases, if the phrase source knows.
     """
     if result is not None and result.error is not None:
         reason = (result.error.kind, str(result.error))
@@ -84,7 +86,7 @@ def annotation_row(
         pairs = zip(phrases, result.masks, strict=True)
         row["annotations"] = [annotation_struct(phrase, mask) for phrase, mask in pairs]
     if reason is None and not phrases:
-        reason = _why_no_phrase(sample)
+        reason = why_none or _why_no_phrase(sample)
     row["error"] = {"kind": reason[0], "message": clip(reason[1])} if reason else None
     return row
 

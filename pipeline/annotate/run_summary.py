@@ -27,6 +27,7 @@ class RunSummary:
     Args:
         shards, ended: shards of the input, and those whose every image is accounted for.
         samples: images read; = ok + no_phrase + error.
+        language: those of no_phrase whose caption is in a language that is not read.
         kinds: error rows by kind.
         computed: images that this run computed.
         seconds: from start to end; start_seconds of it went by before the first chunk was ready.
@@ -58,6 +59,7 @@ class RunSummary:
     deaths: int = 0
     verdict: str = ""
     problems: tuple[str, ...] = ()
+    language: int = 0
 
     @property
     def images_per_second(self) -> float:
@@ -91,6 +93,8 @@ class RunSummary:
         table.add_row("images", f"{self.samples:,}")
         table.add_row("  ok", f"{self.ok:,}")
         table.add_row("  no phrase", f"{self.no_phrase:,}")
+        if self.language:
+            table.add_row("    language", f"{self.language:,}")
         table.add_row("  error", f"{self.error:,}")
         for kind, count in sorted(self.kinds.items(), key=lambda item: -item[1]):
             table.add_row(f"    {kind}", f"{count:,}")

@@ -1,6 +1,14 @@
 """What to ask masks for: phrases from captions, columns, lists, or a function of the user's."""
 
-from pipeline.phrases.noun_phrases import Phrase, noun_phrases, without_repeats
-from pipeline.phrases.source import PhraseSource, phrase_source
+from pipeline.phrases.noun_phrases import CaptionReader, Phrase, noun_phrases, without_repeats
+from pipeline.phrases.source import LANGUAGE, PhraseSource, phrase_source
 
-__all__ = ["Phrase", "PhraseSource", "noun_phrases", "phrase_source", "without_repeats"]
+__all__ = [
+    "LANGUAGE",
+    "CaptionReader",
+    "Phrase",
+    "PhraseSource",
+    "noun_phrases",
+    "phrase_source",
+    "without_repeats",
+]

@@ -12,18 +12,41 @@ MAX_CHARACTERS: Final = 10_000
 
 _IMAGE_WORD = "|".join(sorted((re.escape(w) + "s?" for w in DEPICTIONS), key=len, reverse=True))
 #: Where language about the picture is interrupted or ends.
+_MONTH = (
+    "(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|"
+    "oct(?:ober)?|nov(?:ember)?|dec(?:ember)?)"
+)
+_DAY = "(?:mon|tues|wednes|thurs|fri|satur|sun)day"
+#: "on Tuesday, March 3, 2015", "12 June", "May 2018", "2019-04-12"; a month alone may be a name.
+_DATE = rf"""
+    (?:,?\s(?:on|in|since|from|until|during|this|last)\s)?(?:\b{_DAY},?\s)?\b(?:
+    {_MONTH}\.?\s\d{{1,2}}(?:st|nd|rd|th)?\b(?:,?\s\d{{4}}\b)? | \d{{1,2}}(?:st|nd|rd|th)?\s{_MONTH}\b(?:\s\d{{4}})?
+    | {_MONTH}\s\d{{4}}\b | (?:19|20)\d\d[-/.]\d\d?[-/.]\d\d? )
+    | ,?\s(?:on\s)?{_DAY}(?=[.,\s]*$) | ,?\s(?:in\s|circa\s)?(?:19|20)\d\d(?=[.,\s]*$)"""
+_PRICE = r"[$€£¥]\s?\d[\d,.]*\+? | \b\d[\d,.]*\s?(?:usd|eur|gbp|dollars|euros)\b | \d+\s?%(?:\soff)?"
+#: "(AP Photo/Jane Smith)", "Photo: Reuters", "© John Doe": whoever took it, to the end of the stretch.
+_CREDIT = r"""
+    \b(?:photos?|images?|pictures?|photograph|credit|source|courtesy|illustration|copyright)\s?(?::|\bby\b|\bcredit\b|©|\bid\b)[^.|()]*
+    | ©[^.|()]* | \b(?:AP|AFP|EPA|REUTERS|Reuters|UNICEF)(?:\sPhoto)?\s?/[^|()]*
+    | \b(?:by\s[\w\s]{2,30}\s)?on\s(?:unsplash|etsy|flickr|pinterest|ebay|amazon|instagram|zillow|behance)\b"""
+_ADDRESS = r"""
+    \b\d{1,5}\s(?:\w+\s){1,3}(?:street|st|avenue|ave|road|rd|boulevard|blvd|drive|dr|lane|ln|court|ct)\b[^|()]*
+    | ,?\s(?:[A-Z]\w+\s)?[A-Z][A-Z]\s\d{5}\b"""
 _BREAK = re.compile(
-    r"""
+    rf"""
     https?://\S+ | www\.\S+                                           # URLs
-    | [#@][\w-]+                                                      # hashtags, mentions
-    | \bFile:[^|]*?\.\w{3,4}\b                                          # wiki file names
+    | [\#@][\w-]+                                                      # hashtags, mentions
+    | \bFile:[^|]*?\.\w{{3,4}}\b                                          # wiki file names
     | \b(?:photo(?:graph)?|image|picture)s?\s(?:by|credit|courtesy)\b[^.,|]*
     | \S+\.(?:jpe?g|png|webp|gif|bmp|tiff?|svg|eps|psd|heic|mp4|avi|mov)\b   # file names
-    | \b(?:IMG|DSC[NF]?|DCIM|PICT|P|MVI|PXL|GOPR|SAM)[-_]?\d{3,}\w*          # camera file names
-    | \b\d{2,5}\s?[x×]\s?\d{2,5}(?:\s?(?:px|pixels))?\b                      # sizes
+    | \b(?:IMG|DSC[NF]?|DCIM|PICT|P|MVI|PXL|GOPR|SAM)[-_]?\d{{3,}}\w*          # camera file names
+    | \b\d{{2,5}}\s?[x×]\s?\d{{2,5}}(?:\s?(?:px|pixels))?\b                      # sizes
     | \b\d+\s?(?:px|dpi|mp|kb|mb)\b
-    | <[^<>]{1,200}> | &\w{2,8};                                      # HTML
-    | \s[-–—|•·»~*]+\s | [\r\n\t]+ | [|•·»]+ | [;:]\s | [()\[\]{}"“”]
+    | <[^<>]{{1,200}}> | &\w{{2,8}};                                  # HTML
+    | {_CREDIT} | {_PRICE} | {_DATE} | {_ADDRESS}
+    | [\U0001F000-\U0001FAFF\u2600-\u27BF\u2B50\uFE0F\u200D]+                # emojis
+    | [!?]+\s | (?<=[a-z]{{3}})\.\s+(?=[A-Z])                             # sentences
+    | \s[-–—|•·»~*]+\s | [\r\n\t]+ | [|•·»]+ | [;:]\s | [()\[\]{{}}"“”]
     """,
     re.VERBOSE | re.IGNORECASE,
 )
@@ -41,6 +64,40 @@ _BACKDROP = re.compile(
     r"(?:\w+\s)?(?:\w+\s)?background|for\ssale|in\sstock)[\s.!]*$|,?\sisolated[\s.!]*$",
     re.IGNORECASE,
 )
+#: Stretches that shops and pages write, whatever things they name.
+_TALK = re.compile(
+    r"""
+    \bfree\s(?:shipping|returns?|delivery|gift)\b | \b(?:shop|buy|order|book|call|subscribe|sign\sup|register)\s(?:now|today|here)\b
+    | \bclick\s(?:here|to|on)\b | \bcontact\sus\b | \b(?:read|learn|see)\s(?:more|our)\b | \bnew\sarrivals?\b | \bnew\sin\b
+    | \bbest\sprices?\b | \bguarantee | \blimited\s(?:time|offer|edition)\b | \bsave\s(?:up|big)\b | \bsold\sout\b | \bmoney\sback\b
+    | \bships?\s(?:world|free|from|in\s\d) | \b(?:sale|offer)\s(?:ends|now)\b | \bbuy\s(?:one|\d)\b.*\bget\b | \bdiscount | \bcoupon
+    | \b(?:gift|present)\s(?:ideas?|for)\b | \b(?:dishwasher|microwave)\s(?:safe|proof)\b | \bone\sowner\b | \bsatisfaction\b
+    | \b(?:tips|ideas|ways|reasons|quotes|hacks|tricks|places|things)\s(?:for|to|on|about|of)\b
+    | \b(?:concepts?|quotes|logo|homepage|banner|flat\sdesign|slow\smotion|footage|copy\s?space|blog|recipes|tutorial|reviews?)[\s.!]*$
+    | ^(?:size|ages?|color|colour|style|model|item|ref|sku|isbn|eps|page|lot|pack\sof|qty|vol|no)\.?\s\d
+    | ^[\d.,/\s+-]+\s?(?:pcs|pieces|ct|sq\s?ft|miles|km|baths?|beds?|oz|lbs?|inch(?:es)?|cm|mm|ft|kg|g|ml|l|months?|years?|minutes|mins?)\b
+    | ^(?:vector|stock|royalty)\s | ^\S+\.(?:com|net|org|co)\b | ^image\sid\b | ^(?:vibes|style|fashion|brand\snew|like\snew)\b
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+#: What comes before the thing: "How to make", "Buy", "Icon set of", "Seamless pattern with".
+_LEAD = re.compile(
+    r"""^\s*(?:(?:file\sphoto|photo|image|recipe|diy|sale|new|hot|update|watch|video|breaking)\s?:\s
+    | how\sto\s(?:make|draw|build|cook|bake|clean|fix|grow|paint|sew|knit|tie|style|wear)\s | save\s(?:up\sto\s)?on\s | up\sto\son\s
+    | add\sto\s(?:cart|bag|basket|wishlist)\s?[-:]?\s? | (?:buy|shop|order|get)\s(?:the\s|our\s|this\s)? | on\s(?=[a-z])
+    | (?:happy\s\w+\sto|introducing|road\strip\swith|(?:recipes?|mock-?up|ideas?|designs?|patterns?|templates?)\s(?:for|of))\s
+    | (?:(?:vector|flat|line|outline|simple|cartoon|colou?rful|cute)\s)*(?:icons?|logos?|stickers?|cliparts?|seamless\spatterns?)\s(?:set\s|collection\s|pack\s)?(?:of|with)\s
+    )""",
+    re.VERBOSE | re.IGNORECASE,
+)
+#: What comes after it: "recipe", "size 10 NEW with box", "from scratch", "for sale in Austin".
+_TRAIL = re.compile(
+    r"""(?:\s(?:recipes?|from\sscratch|for\ssale(?:\s.*)?|in\soriginal\spackaging|for\s(?:him|her|kids|beginners)|set\sof\s\d+)
+    | ,?\s\(?(?:us|eu|uk)?\s?sizes?\s\S+(?:\s.*)? | ,?\s(?:brand\s)?new\s(?:with|in)\s(?:box|tags?)(?:\s.*)? | \s(?:brand\s)?new)[\s.!]*$""",
+    re.VERBOSE | re.IGNORECASE,
+)
+_DEPICTION_ONLY = re.compile(rf"(?:[\w-]+\s)?(?:{_IMAGE_WORD})[\s.!]*$", re.IGNORECASE)
+_COMMA = re.compile(r",\s+")
 _NOISE_TAIL = re.compile(r",\s*([\w .-]+)$")
 _WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
 
@@ -49,7 +106,7 @@ def segments(caption: str) -> list[tuple[int, int]]:
     """Spans (start, end) of a caption, in characters, that hold language about the picture.
 
     Left out are URLs, hashtags, file names, sizes, the words of stock sites and shops, "a photo
-    of", and whatever is not English.
+    of".
     """
     spans = []
     start = 0
@@ -59,7 +116,7 @@ def segments(caption: str) -> list[tuple[int, int]]:
         start = match.end()
     spans.append((start, len(caption)))
     trimmed = [_trim(caption, *span) for span in spans]
-    return [span for span in trimmed if _is_english(caption[slice(*span)])]
+    return [span for span in trimmed if span[0] < span[1]]
 
 
 def _trim(caption: str, start: int, end: int) -> tuple[int, int]:
@@ -70,8 +127,16 @@ def _trim(caption: str, start: int, end: int) -> tuple[int, int]:
     tail = _NOISE_TAIL.search(caption, start, end)
     if tail and all(map(_is_noise, tail.group(1).split())):
         end = tail.start()
-    if match := _DEPICTION.match(caption[start:end]):
+    parts = [*_COMMA.finditer(caption, start, end)]
+    for comma in reversed(parts):  # "ceramic mug, dishwasher safe, perfect gift for coffee lovers"
+        if _TALK.search(caption[comma.end() : end]) or _DEPICTION_ONLY.match(caption[comma.end() : end]):
+            end = comma.start()
+    while match := _LEAD.match(caption[start:end]) or _DEPICTION.match(caption[start:end]):
         start += match.end()
+    if _TALK.search(caption[start:end]):
+        return start, start
+    if match := _TRAIL.search(caption[start:end]):
+        end = start + match.start()
     if match := _BACKDROP.search(caption[start:end]):
         end = start + match.start()
     words = list(re.finditer(r"\S+", caption[start:end]))
@@ -99,7 +164,7 @@ def _is_trailing_noise(words: list[str]) -> bool:
     return word in ("photo", "photos", "image", "images") and before in NOISE
 
 
-def _is_english(text: str) -> bool:
+def is_english(text: str) -> bool:
     words = [word.lower() for word in _WORD.findall(text)]
     foreign = sum(word in FOREIGN for word in words)
     english = sum(word in ENGLISH for word in words)

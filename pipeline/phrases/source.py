@@ -10,11 +10,14 @@ from typing import Any, Final
 
 import fsspec
 
-from pipeline.phrases.noun_phrases import Phrase, noun_phrases, without_repeats
+from pipeline.phrases.language import languages
+from pipeline.phrases.noun_phrases import DETAILS, PROPER_NAMES, CaptionReader, Phrase, without_repeats
 from pipeline.sources.samples import Sample, clean_text
 from sspsam.errors import ConfigError, PhraseError
 
 KINDS: Final = ("caption", "column:NAME", "whole", "vocabulary:FILE", "module:function")
+#: Kind of rows without phrases because nobody reads their caption's language.
+LANGUAGE: Final = "language"
 _LINE = re.compile(r"[^\r\n]*[^\s]")
 
 #: Gives each sample its phrases, as texts or with their place in the caption.
@@ -29,11 +32,13 @@ class PhraseSource:
         spec: as for `--phrases`.
         max_phrases: how many of an image's phrases are kept, the first ones; None keeps all.
         words: the vocabulary, if the spec names one.
+        reader: how captions are read.
     """
 
     spec: str
     max_phrases: int | None = None
     words: tuple[str, ...] = field(default=(), repr=False)
+    reader: CaptionReader = CaptionReader()
 
     def __call__(self, samples: list[Sample]) -> list[list[Phrase]]:
         """The phrases of each sample, in the samples' order; none for samples with an error.
@@ -48,6 +53,18 @@ class PhraseSource:
             for sample in samples
         ]
 
+    def why_none(self, sample: Sample) -> tuple[str, str] | None:
+        """Kind and message of a sample without phrases whose caption is in a language that is not read."""
+        if self.spec != "caption" or not sample.caption:
+            return None
+        code = self.reader.other_language(sample.caption)
+        read = ", ".join(code for code, _ in self.reader.languages.pipelines)
+        return code and (
+            LANGUAGE,
+            f"the caption is not in {read} but, it seems, in {code!r}: --language {code}:PIPELINE reads it "
+            "by a spaCy pipeline of yours, --phrases whole asks for all of it",
+        )
+
     @property
     def columns(self) -> tuple[str, ...]:
         """What samples must carry besides their caption."""
@@ -57,7 +74,7 @@ class PhraseSource:
     def _find(self, samples: list[Sample]) -> list[list[Phrase]]:
         kind, _, name = self.spec.partition(":")
         if kind == "caption":
-            return noun_phrases(sample.caption for sample in samples)
+            return self.reader(sample.caption for sample in samples)
         if kind == "whole":
             return [_lines(sample.caption or "") for sample in samples]
         if kind == "vocabulary":
@@ -68,19 +85,34 @@ class PhraseSource:
         return _from_function(self.spec, samples)
 
 
-def phrase_source(spec: str, max_phrases: int | None = None) -> PhraseSource:
+def phrase_source(
+    spec: str,
+    max_phrases: int | None = None,
+    detail: str = "full",
+    proper_names: str = "generic",
+    language: str = "en",
+) -> PhraseSource:
     """The source that a value of `--phrases` names.
 
-    A vocabulary is read here, once, so that workers need not find the file; a function is imported,
+    `detail`, `proper_names` and `language` are for captions. A vocabulary is read here, once, so that workers need not find the file; a function is imported,
     so that a wrong name shows before anything runs.
 
     Raises:
-        ConfigError: naming `--phrases` or `--max-phrases`, and what would work.
+        ConfigError: naming the flag, and what would work.
     """
     if max_phrases is not None and max_phrases < 1:
         raise ConfigError(f"--max-phrases is {max_phrases}; it must be at least 1")
+    for flag, value, known in (
+        ("--phrase-detail", detail, DETAILS),
+        ("--proper-names", proper_names, PROPER_NAMES),
+    ):
+        if value not in known:
+            raise ConfigError(f"{flag} is {value!r}, not one of {', '.join(known)}")
     kind, colon, name = spec.partition(":")
-    if spec in ("caption", "whole"):
+    if spec == "caption":
+        reader = CaptionReader(detail, proper_names, languages(language))
+        return PhraseSource(spec, max_phrases, reader=reader)
+    if spec == "whole":
         return PhraseSource(spec, max_phrases)
     if not colon or not kind or not name or kind in ("caption", "whole"):
         raise ConfigError(f"--phrases {spec!r} is none of {', '.join(KINDS)}")

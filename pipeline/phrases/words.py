@@ -26,7 +26,11 @@ ABSTRACT: Final = _words(
     "way standing sitting riding walking looking "
     "celebration competition race game event life love happiness joy beauty detail shape form "
     "pattern other another one thing something anything everything nothing someone anyone everyone "
-    "nobody lot bit ml cl l g kg lb oz mm cm km m ft inch px mp gb pcs x vs etc"
+    "nobody shipping delivery order offer discount deal return quote gift-idea premiere rally match "
+    "forehand ceremony meeting trip road-trip vacation travel adventure success teamwork business "
+    "fashion lifestyle health concept design news story review tip guide recipe vibe birthday "
+    "inspiration copyspace page link website copy space free warranty guarantee home "
+    "lot bit ml cl l g kg lb oz mm cm km m ft inch px mp gb pcs x vs etc"
 )
 
 #: Nouns that say that something is depicted. At the head of a caption they are about the caption.
@@ -84,4 +88,42 @@ FOREIGN: Final = _words(
 ENGLISH: Final = _words(
     "the a an of in on with and is are at to by for from near next his her its their under over "
     "behind that this two three some up down while wearing holding"
+)
+
+#: Times: "at night" says nothing about which thing is meant.
+TIMES: Final = _words(
+    "night day noon midday midnight dusk dawn sunset sunrise twilight morning afternoon evening "
+    "spring summer autumn fall winter daytime nighttime weekend christmas halloween easter"
+)
+
+#: Words by which a named place is a thing that can be seen: "Lake Como", "Venice Beach".
+LANDMARKS: Final = _words(
+    "lake beach tower bridge mountain mountains mount river park castle palace cathedral church "
+    "temple square statue falls waterfall canyon island bay harbor harbour museum stadium garden "
+    "gardens market valley forest glacier volcano pier lighthouse station hotel canal fountain gate"
+)
+
+#: What a verb is done with, if "with" follows its object.
+INSTRUMENTS: Final = _words(
+    "fork knife spoon chopstick hand finger tool brush paintbrush hammer chainsaw saw axe scissor "
+    "camera phone cellphone smartphone bat racket stick shovel rake broom mop sponge hose pen pencil "
+    "marker crayon straw tong spatula drill wrench screwdriver needle rope net towel tweezer bottle"
+)
+
+#: Parts of a body: "with her hands" is how a thing is done, not what the thing has.
+BODY: Final = _words("hand finger arm foot leg mouth tooth eye head trunk paw beak tongue thumb palm")
+
+#: Relations of two things side by side: after a place, they say which place is meant.
+RELATIONS: Final = _words("next near beside behind beneath alongside")
+
+#: Beginnings of verbs that are done at a place: "reads a newspaper on a bench".
+ACTIVITIES: Final = tuple("read eat drink play feed fl rid cook throw kick hit cut paint clean wash chas".split())
+
+#: Beginnings of verbs whose object is where it is looked at: "watches the boxers in the ring".
+OBSERVING: Final = ("watch", "observ", "see", "look", "photograph")
+
+#: Postal codes of the United States that follow a town's name.
+US_STATES: Final = _words(
+    "AL AK AZ AR CA CO CT DE FL GA HI ID IL IN IA KS KY LA ME MD MA MI MN MS MO MT NE NV NH NJ NM NY "
+    "NC ND OH OK OR PA RI SC SD TN TX UT VT VA WA WV WI WY DC UK USA"
 )
