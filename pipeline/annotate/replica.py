@@ -209,7 +209,12 @@ class Replica:
         encoding = time.perf_counter()
         rows = rows_table(
             annotation_row(
-                sample, chunk.shard.name, asked, result, reason, self._embed_images,
+                sample,
+                chunk.shard.name,
+                asked,
+                result,
+                reason,
+                self._embed_images,
                 None if asked or reason else self._why_none(sample),
             )
             for sample, asked, result, reason in zip(chunk.samples, phrases, results, reasons, strict=True)

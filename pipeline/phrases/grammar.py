@@ -24,13 +24,14 @@ from pipeline.phrases.words import (
     PLACES,
     QUANTITIES,
     RELATIONS,
+    ROLES,
     STATES,
     TIMES,
     US_STATES,
 )
 
 if TYPE_CHECKING:
-    from spacy.tokens import Doc, Token
+    from spacy.tokens import Doc, Span, Token
 
 #: What stands before a noun as part of its phrase.
 _LEFT = frozenset(
@@ -42,8 +43,11 @@ _RIGHT = frozenset({"prep", "acl", "relcl", "amod", "advmod", "nummod", "prt", "
 _INNER = frozenset({"compound", "nmod", "amod", "npadvmod", "nummod", "quantmod", "advmod", "det"})
 _LETTERS = re.compile(r"[A-Za-z]{2}")
 #: Entities that no mask can cover: places, dates, times, amounts.
-_UNSEEN: Final = frozenset({"GPE", "LOC", "NORP", "DATE", "TIME", "MONEY", "PERCENT", "EVENT", "LANGUAGE", "LAW"})
-_ARTICLES: Final = frozenset({"a", "an", "the"})
+_UNSEEN: Final = frozenset({"GPE", "LOC", "DATE", "TIME", "MONEY", "PERCENT", "EVENT", "LANGUAGE", "LAW"})
+
+
+#: Tags of "blue and white striped".
+_LOOKS: Final = frozenset({"JJ", "VBN", "VBD", "CC", "HYPH"})
 
 
 class Found(NamedTuple):
@@ -66,8 +70,8 @@ def find(doc: Doc, detail: str = "full", names: str = "keep") -> Iterator[Found]
     """
     verbs = {token.i for token in doc if _is_disguised_verb(token)}
     cuts = sorted(verbs | {cut for token in doc for cut in (*_list_cuts(token), *_unseen_cuts(token))})
-    found = False
-    for token in doc:
+    found = any(e.label_ == "ORG" and len(e) == len(doc) and _is_proper(e) for e in doc.ents)
+    for token in () if found else doc:
         if token.i in verbs:
             head = token.nbor(-1)  # "a suitcase waits": the suitcase, not the waits
         elif _is_thing(token):
@@ -93,6 +97,10 @@ def find(doc: Doc, detail: str = "full", names: str = "keep") -> Iterator[Found]
         yield Found(0, len(doc.text.rstrip(" .,!?")))  # "a red rose", parsed as if something rose
 
 
+def _is_proper(words: Span) -> bool:
+    return all(word.tag_ == "NNP" for word in words)
+
+
 def _core(head: Token) -> int:
     """The last token of what the phrase is about: "two cups of coffee", "a red chair"."""
     of_noun = _noun_after_of(head)
@@ -101,7 +109,11 @@ def _core(head: Token) -> int:
 
 def _compound(head: Token) -> int:
     first = head.i
-    while first and head.doc[first - 1].dep_ == "compound" and head.doc[first - 1].head in (head, head.doc[first]):
+    while (
+        first
+        and head.doc[first - 1].dep_ == "compound"
+        and head.doc[first - 1].head in (head, head.doc[first])
+    ):
         first -= 1
     return int(first)
 
@@ -113,7 +125,8 @@ def _without_names(doc: Doc, left: int, right: int) -> str | None:
         return None
     text, at = "", doc[left].idx
     for name in names:
-        role = name.start > left and doc[name.start - 1].tag_ in ("NN", "NNS") and doc[name.start - 1].dep_ == "compound"
+        before = doc[name.start - 1] if name.start > left else None
+        role = before is not None and (before.lower_ in ROLES or before.tag_ in ("NN", "NNS"))
         text += doc.text[at : name.start_char].rstrip() if role else doc.text[at : name.start_char] + "person"
         at = name.end_char - (2 if name.text.endswith(("'s", "’s")) else 0)
         at += doc.text[at : at + 1] == ","
@@ -124,7 +137,11 @@ def _is_unseen(token: Token) -> bool:
     """Names of places, dates and times: nothing that a mask could cover, but for "Lake Como"."""
     if token.lower_ in TIMES and token.dep_ == "pobj" and not _is_determined(token):
         return True
-    if token.text in US_STATES and token.i and (token.nbor(-1).text == "," or token.nbor(-1).tag_.startswith("NNP")):
+    if (
+        token.text in US_STATES
+        and token.i
+        and (token.nbor(-1).text == "," or token.nbor(-1).tag_.startswith("NNP"))
+    ):
         return True
     if token.ent_type_ not in _UNSEEN:
         return False
@@ -215,9 +232,8 @@ def _is_thing(token: Token) -> bool:
         return of_noun.tag_ not in ("PRP", "PRP$", "WP", "DT", "EX") and not _is_excluded(of_noun)
     if token.lower_ == "orange" and token.dep_ in ("conj", "appos", "dobj", "pobj", "attr"):
         return True
-    if token.dep_ == "nmod" and _joined(token.head) is not None:
-        return not _is_excluded(token)
-    if not _is_noun(token) or token.dep_ in _INNER or _is_excluded(token):
+    inner = token.dep_ in _INNER and (token.dep_ != "nmod" or _joined(token.head) is None)
+    if not _is_noun(token) or inner or _is_excluded(token):
         return False
     if token.dep_ == "poss":
         return _is_determined(token) or token.tag_.startswith("NNP")
@@ -228,7 +244,9 @@ def _is_thing(token: Token) -> bool:
 
 def _is_noun(token: Token) -> bool:
     """Nouns; and rare ones that the tagger takes for pronouns ("bookshelf")."""
-    return token.tag_.startswith("NN") or (token.tag_ == "PRP" and len(token) > 4 and "sel" not in token.lower_)
+    return token.tag_.startswith("NN") or (
+        token.tag_ == "PRP" and len(token) > 4 and "sel" not in token.lower_
+    )
 
 
 def _joined(token: Token) -> Token | None:
@@ -296,7 +314,10 @@ def _left(token: Token) -> int:
         for child in token.lefts
         if child.dep_ in _LEFT or (child.lower_ == "both" and token.tag_ == "NNS")
     ]
-    return min([token.i, *edges])
+    left = min([token.i, *edges])
+    start = token.sent.start
+    # "Blue and white striped umbrella", parsed as if something striped the umbrella
+    return start if all(word.tag_ in _LOOKS for word in token.doc[start:left]) else left
 
 
 def _right(token: Token) -> int:
@@ -312,7 +333,7 @@ def _right(token: Token) -> int:
         elif child.dep_ in _RIGHT:
             if after_comma and child.dep_ not in ("acl", "relcl") and token.ent_type_ != "PERSON":
                 break
-            if _is_of_verb(child, token):
+            if _is_of_verb(child, token) or _is_of_wearer(child, token):
                 break
             right = max(right, child.right_edge.i)
             last = child
@@ -344,6 +365,12 @@ def _is_of_verb(prep: Token, noun: Token) -> bool:
     return prep.lower_ in ("in", "on", "at", "from") and noun.head.lower_.startswith(ACTIVITIES)
 
 
+def _is_of_wearer(doing: Token, worn: Token) -> bool:
+    """ "a girl in a yellow raincoat jumping in puddles": it is the girl who jumps."""
+    within = worn.dep_ == "pobj" and worn.head.lower_ == "in" and worn.head.head.tag_.startswith("NN")
+    return within and doing.dep_ == "acl" and doing.tag_ == "VBG"
+
+
 def _with_neighbour(noun: Token) -> int:
     """The end of a phrase with a relation that the parser gave to the verb: "a couch in front of a TV"."""
     if noun.i + 1 >= len(noun.doc):
@@ -353,10 +380,8 @@ def _with_neighbour(noun: Token) -> int:
         front = after.lower_ == "in" and after.nbor().lower_ == "front"
         if after.lower_ in RELATIONS or front:
             return int(after.right_edge.i)
-    if noun.dep_ == "dobj" and after.head == noun.head and after.lower_ in ("in", "on"):
-        if noun.head.lower_.startswith(OBSERVING):
-            return int(after.right_edge.i)
-    return int(noun.i)
+    seen = noun.dep_ == "dobj" and after.head == noun.head and noun.head.lower_.startswith(OBSERVING)
+    return int(after.right_edge.i if seen and after.lower_ in ("in", "on") else noun.i)
 
 
 def _is_state(verb: Token) -> bool:

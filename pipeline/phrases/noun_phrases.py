@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
 
 from pipeline.phrases import grammar
 from pipeline.phrases.cleaning import for_parser, is_english, segments
 from pipeline.phrases.grammar import Found
 from pipeline.phrases.language import Languages, pipeline
+from pipeline.phrases.web_text import BREAK
 
 if TYPE_CHECKING:
     from spacy.language import Language
@@ -55,7 +56,7 @@ class CaptionReader:
 
     detail: str = "full"
     proper_names: str = "generic"
-    languages: Languages = Languages()
+    languages: Languages = field(default_factory=Languages)
 
     def __call__(self, captions: Iterable[str | None]) -> list[list[Phrase]]:
         """The phrases of each caption, in its order; none for None and "".
@@ -67,7 +68,7 @@ class CaptionReader:
         pieces: dict[str, list[tuple[int, int, str]]] = {}
         for i, text in enumerate(texts):
             spans = segments(text)
-            code, known = self.languages.of(" ".join(text[slice(*span)] for span in spans))
+            code, known = self.languages.of(BREAK.sub(" ", text)) if spans else ("", False)
             for start, end in spans if known else ():
                 if code != "en" or is_english(text[start:end]):
                     pieces.setdefault(code, []).append((i, start, text[start:end]))
@@ -82,8 +83,7 @@ class CaptionReader:
 
     def other_language(self, caption: str) -> str | None:
         """The language's code if that is why the caption has no phrases, else None."""
-        spans = segments(caption)
-        code, known = self.languages.of(" ".join(caption[slice(*span)] for span in spans))
+        code, known = self.languages.of(BREAK.sub(" ", caption)) if segments(caption) else ("", True)
         return None if known else code
 
     def _parse(self, code: str, texts: Iterable[str]) -> dict[str, list[Found]]:
@@ -109,7 +109,7 @@ class CaptionReader:
             return
         found = list(docs)
         named = [i for i, text in enumerate(texts) if _CAPITAL.search(text) and not text.isupper()]
-        recognizer = nlp.get_pipe("ner")
+        recognizer: Any = nlp.get_pipe("ner")
         # names are told by the capitals that the parser does not get to see
         for i, doc in zip(named, recognizer.pipe(map(nlp.make_doc, (texts[i] for i in named))), strict=True):
             spans = [found[i].char_span(e.start_char, e.end_char, e.label_) for e in doc.ents]

@@ -38,7 +38,7 @@ class PhraseSource:
     spec: str
     max_phrases: int | None = None
     words: tuple[str, ...] = field(default=(), repr=False)
-    reader: CaptionReader = CaptionReader()
+    reader: CaptionReader = field(default_factory=CaptionReader)
 
     def __call__(self, samples: list[Sample]) -> list[list[Phrase]]:
         """The phrases of each sample, in the samples' order; none for samples with an error.
@@ -59,7 +59,9 @@ class PhraseSource:
             return None
         code = self.reader.other_language(sample.caption)
         read = ", ".join(code for code, _ in self.reader.languages.pipelines)
-        return code and (
+        if code is None:
+            return None
+        return (
             LANGUAGE,
             f"the caption is not in {read} but, it seems, in {code!r}: --language {code}:PIPELINE reads it "
             "by a spaCy pipeline of yours, --phrases whole asks for all of it",
@@ -94,8 +96,9 @@ def phrase_source(
 ) -> PhraseSource:
     """The source that a value of `--phrases` names.
 
-    `detail`, `proper_names` and `language` are for captions. A vocabulary is read here, once, so that workers need not find the file; a function is imported,
-    so that a wrong name shows before anything runs.
+    `detail`, `proper_names` and `language` are for captions. A vocabulary is read here, once, so that
+    workers need not find the file; a function is imported, and a spaCy pipeline of the user's loaded, so
+    that a wrong name shows before anything runs.
 
     Raises:
         ConfigError: naming the flag, and what would work.

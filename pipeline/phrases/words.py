@@ -117,7 +117,10 @@ BODY: Final = _words("hand finger arm foot leg mouth tooth eye head trunk paw be
 RELATIONS: Final = _words("next near beside behind beneath alongside")
 
 #: Beginnings of verbs that are done at a place: "reads a newspaper on a bench".
-ACTIVITIES: Final = tuple("read eat drink play feed fl rid cook throw kick hit cut paint clean wash chas".split())
+ACTIVITIES: Final = (
+    *("read", "eat", "drink", "play", "feed", "fl", "rid", "cook", "throw", "kick", "hit", "cut", "paint"),
+    *("clean", "wash", "chas"),
+)
 
 #: Beginnings of verbs whose object is where it is looked at: "watches the boxers in the ring".
 OBSERVING: Final = ("watch", "observ", "see", "look", "photograph")
@@ -126,4 +129,11 @@ OBSERVING: Final = ("watch", "observ", "see", "look", "photograph")
 US_STATES: Final = _words(
     "AL AK AZ AR CA CO CT DE FL GA HI ID IL IN IA KS KY LA ME MD MA MI MN MS MO MT NE NV NH NJ NM NY "
     "NC ND OH OK OR PA RI SC SD TN TX UT VT VA WA WV WI WY DC UK USA"
+)
+
+#: Roles and titles that stand before a name and can be seen, more or less.
+ROLES: Final = _words(
+    "president queen king prince princess pope actor actress singer senator coach chef doctor professor "
+    "captain general minister chancellor mayor governor pastor bishop judge officer player driver "
+    "designer artist model author"
 )

@@ -50,6 +50,7 @@ WAYS: list[tuple[str, Callable[[str, Members], Members]]] = [
     ("empty_caption", _caption(b" \n ")),
     ("no_phrase_found", _caption(b"the left of it")),
     ("no_phrase_found", _caption(b"!!! ???")),
+    ("language", _caption(b"Schwarze Katze auf dem Dach")),
 ]
 
 

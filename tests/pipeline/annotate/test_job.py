@@ -315,7 +315,8 @@ def test_a_thousand_images_with_sixty_bad_ones(
     assert reason == reasons
     assert len(reasons) == 60
     assert len(set(reasons.values())) >= 8
-    no_phrase = {"empty_caption", "no_phrase_found"}
+    no_phrase = {"empty_caption", "no_phrase_found", "language"}
+    assert summary.language == list(reasons.values()).count("language") > 0
     kinds = Counter(kind for kind in reasons.values() if kind not in no_phrase)
     assert summary.kinds == dict(kinds)
     assert all(r["annotations"] for r in found if r["error"] is None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ import pytest
 
 from pipeline.annotate import dry_run as dry
 from pipeline.annotate.annotate_config import AnnotateConfig
-from pipeline.annotate.prepare import Allocation, prepare
+from pipeline.annotate.prepare import Allocation, as_begun, open_output, prepare
+from pipeline.dataset.store import Store
 from sspsam.errors import ConfigError, DecompressionBombError, UnknownModelError
 from tests.pipeline.annotate.inputs import picture, write_shards
 
@@ -44,3 +46,26 @@ def test_a_dry_run_knows_of_a_missing_model_without_ray(
     monkeypatch.setattr(dry, "connect", lambda: pytest.fail("Ray was started"))
     with pytest.raises(UnknownModelError, match="no model 'nosuch'"):
         dry.dry_run(AnnotateConfig.from_options(given | {"model": "nosuch", "dry_run": True}))
+
+
+def test_a_dataset_older_than_the_options_of_phrases_goes_on_as_it_began(given: dict[str, Any]) -> None:
+    config = AnnotateConfig.from_options(given)
+    store = Store(config.output.output, {})
+    new = as_begun(config, store)
+    assert prepare(new).phrase_source.reader.proper_names == "generic"
+    open_output(store, prepare(new), "0" * 64)
+    manifest = json.loads(store.get("_run.json") or b"")
+    for name in ("phrase_detail", "proper_names", "language"):
+        del manifest["options"][name]
+    store.put("_run.json", json.dumps(manifest).encode())
+
+    begun = as_begun(config, store)
+    source = prepare(begun).phrase_source
+    assert (source.reader.detail, source.reader.proper_names) == ("full", "keep")
+    open_output(store, prepare(begun), "0" * 64)
+    for flag, value in (("phrase_detail", "head"), ("proper_names", "drop")):
+        changed = as_begun(AnnotateConfig.from_options(given | {flag: value}), store)
+        with pytest.raises(ConfigError, match=f"--{flag.replace('_', '-')} was .*, now '{value}'"):
+            open_output(store, prepare(changed), "0" * 64)
+    with pytest.raises(ConfigError, match="--phrase-detail is 'some', not one of head, modifiers, full"):
+        prepare(AnnotateConfig.from_options(given | {"phrase_detail": "some"}))
