@@ -333,7 +333,7 @@ def _right(token: Token) -> int:
         elif child.dep_ in _RIGHT:
             if after_comma and child.dep_ not in ("acl", "relcl") and token.ent_type_ != "PERSON":
                 break
-            if _is_of_verb(child, token) or _is_of_wearer(child, token):
+            if _is_of_verb(child, token):
                 break
             right = max(right, child.right_edge.i)
             last = child
@@ -363,12 +363,6 @@ def _is_of_verb(prep: Token, noun: Token) -> bool:
         own = any(word.dep_ == "poss" or word.lower_ == "both" for word in other.children)
         return _singular(other) in INSTRUMENTS or (own and _singular(other) in BODY)
     return prep.lower_ in ("in", "on", "at", "from") and noun.head.lower_.startswith(ACTIVITIES)
-
-
-def _is_of_wearer(doing: Token, worn: Token) -> bool:
-    """ "a girl in a yellow raincoat jumping in puddles": it is the girl who jumps."""
-    within = worn.dep_ == "pobj" and worn.head.lower_ == "in" and worn.head.head.tag_.startswith("NN")
-    return within and doing.dep_ == "acl" and doing.tag_ == "VBG"
 
 
 def _with_neighbour(noun: Token) -> int:
