@@ -36,6 +36,7 @@ def curate(
     flags: Annotated[Flags | None, FLAT] = None,  # type: ignore[valid-type]
     json: bool = False,
     storage_options: StorageOptions | None = None,
+    image_root: tuple[str, ...] = (),
 ) -> int:
     """Write what is worth training on to DEST, and say why the rest is not there.
 
@@ -46,6 +47,7 @@ def curate(
         overwrite: replace a DEST that curate wrote
         json: print _curation.json instead of a table
         storage_options: options of fsspec, as JSON
+        image_root: where INPUT is now, another place that images may be read from, or FROM=TO; repeatable
     """
     from rich.console import Console
 
@@ -62,6 +64,7 @@ def curate(
         CurateResources(**_of(CurateResources, values)),
         overwrite=overwrite,
         storage_options=dict(storage_options or {}),
+        image_roots=image_root,
     )
     if json:
         print_json(manifest)

@@ -78,6 +78,7 @@ class Labelled:
         split: to train on (default: train; all where there are no splits)
         validation_split: of the same data (default: every 20th image)
         images_at: folder or URL of the benchmark's images
+        image_root: of an annotation dataset: where its INPUT is now, or FROM=TO; repeatable
         split_by: REFER's maker of the split: unc, umd, google, berkeley
         limit: records to train on at most
         flip: chance of mirroring
@@ -89,6 +90,7 @@ class Labelled:
     split: str | None = None
     validation_split: str | None = None
     images_at: str | None = None
+    image_root: tuple[str, ...] = ()
     split_by: str | None = None
     limit: int | None = None
     flip: float = 0.5
@@ -153,6 +155,7 @@ def _data(options: Run, labelled: Labelled) -> Data:
             split_by=labelled.split_by,
             limit=labelled.limit,
             storage_options=stores,
+            image_root=labelled.image_root,
         ),
         validation_split=labelled.validation_split,
         options=RecordOptions(flip=labelled.flip, translate=labelled.translate),

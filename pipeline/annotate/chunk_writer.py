@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from pipeline.annotate import prometheus
 from pipeline.annotate.chunk_receipt import Receipt, chunk_name
-from pipeline.annotate.rows import count_rows
+from pipeline.annotate.rows import count_rows, relative_refs
 from pipeline.dataset.store import Store
 
 #: What the annotate stage hands to the write stage: one row a chunk, its table as an Arrow stream.
@@ -70,13 +70,14 @@ class Writer:
 
     store: Store
     run: str
+    image_root: str | None = None
 
     def __call__(self, annotated: pa.Table) -> pa.Table:
         """`annotated`: one row of ANNOTATED_SCHEMA. Returns one row with the receipt's JSON."""
         row = {name: annotated[name][0] for name in annotated.column_names}
         started = time.perf_counter()
         with pa.ipc.open_stream(row["rows"].as_buffer()) as stream:
-            table = stream.read_all()
+            table = relative_refs(stream.read_all(), self.image_root)
         receipt = Receipt(
             shard=row["shard"].as_py(),
             chunk=row["chunk"].as_py(),

@@ -71,7 +71,7 @@ def receipts(
         .map_batches(read, **reading)
         .map_batches(Phraser(job.phrase_source, ledger), **reading)
         .map_batches(Replica, fn_constructor_kwargs=replica, compute=take.actor_pool(), **model)
-        .map_batches(Writer(store, run.run_metadata()), num_cpus=WRITE_CPUS, **each)
+        .map_batches(Writer(store, run.run_metadata(), run.image_root), num_cpus=WRITE_CPUS, **each)
     )
     return settle_context(chain, config.compute.stall_timeout)
 

@@ -40,6 +40,7 @@ class Manifest:
         model: `name` and `sha256`.
         options: those that rows depend on; a resume must have the same.
         inputs: each shard's name, url, format, size and etag.
+        image_root: folder that relative `image_ref.url` are relative to; None where all are absolute.
         runs: every start on this output: when, with which options and versions.
     """
 
@@ -48,9 +49,12 @@ class Manifest:
     inputs: list[dict[str, Any]]
     runs: list[dict[str, Any]] = field(default_factory=list)
     schema: str = SCHEMA_VERSION
+    image_root: str | None = None
 
     @classmethod
-    def of(cls, config: AnnotateConfig, shards: Sequence[Shard], sha256: str) -> Manifest:
+    def of(
+        cls, config: AnnotateConfig, shards: Sequence[Shard], sha256: str, image_root: str | None = None
+    ) -> Manifest:
         """The manifest of a run that starts now."""
         run = {
             "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -64,6 +68,7 @@ class Manifest:
                 {k: getattr(shard, k) for k in ("name", "url", "format", "size", "etag")} for shard in shards
             ],
             runs=[run],
+            image_root=image_root,
         )
 
     def to_json(self) -> bytes:
@@ -111,7 +116,9 @@ class Manifest:
                 f"{'; '.join(differences[:_NAMED_DIFFERENCES])}{more}. Give the same options to "
                 "resume, another OUTPUT, or --overwrite to start anew"
             )
-        return Manifest(self.model, self.options, now.inputs, self.runs + now.runs)
+        # Rows that are there keep their meaning: absolute ones stay so, relative ones move with INPUT.
+        root = self.image_root and (now.image_root or self.image_root)
+        return Manifest(self.model, self.options, now.inputs, self.runs + now.runs, image_root=root)
 
     def run_metadata(self) -> str:
         """What each file's metadata says of the run, as JSON: model, options, versions."""

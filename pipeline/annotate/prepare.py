@@ -19,7 +19,7 @@ from pipeline.annotate.replica import AfterChunk, LoadSegmenter, SegmenterFactor
 from pipeline.annotate.shard_reader import PhraseSource, Reader
 from pipeline.dataset.store import Store
 from pipeline.phrases import phrase_source as find_phrase_source
-from pipeline.sources import ReadOptions, Shard, list_shards, read_chunks
+from pipeline.sources import ReadOptions, Shard, input_root, list_shards, read_chunks
 from sspsam.errors import ConfigError
 
 
@@ -33,6 +33,7 @@ class Job:
     phrase_source: PhraseSource
     segmenter_factory: SegmenterFactory
     after_chunk: AfterChunk | None = None
+    image_root: str | None = None
 
     def segmenter_for(self, take: Allocation, sha256: str | None = None) -> SegmenterFactory:
         """The factory as replicas get it: with their device and threads, and the file's checksum."""
@@ -82,7 +83,9 @@ def prepare(
         reader = functools.partial(
             read_chunks, options=ReadOptions(**options, columns=getattr(phrases, "columns", ()))
         )
+    image_root = None
     if shards is None:
+        image_root = input_root(source.input, source.storage_options)
         kind = None if source.format == "auto" else source.format
         shards = list_shards(source.input, format=kind, captions=source.captions, **options)
     if not shards:
@@ -93,7 +96,7 @@ def prepare(
         max_pixels=source.max_pixels,
         options=config.model.model_options,
     )
-    return Job(config, shards, reader, phrases, factory, after_chunk)
+    return Job(config, shards, reader, phrases, factory, after_chunk, image_root)
 
 
 def as_begun(config: AnnotateConfig, store: Store) -> AnnotateConfig:
@@ -121,7 +124,7 @@ def open_output(store: Store, job: Job, sha256: str) -> tuple[Manifest, Survey]:
         ConfigError: it holds something else, or was made with other options.
     """
     output = job.config.output
-    now = Manifest.of(job.config, job.shards, sha256)
+    now = Manifest.of(job.config, job.shards, sha256, job.image_root)
     if output.overwrite:
         ours = (f"{ANNOTATIONS}/", f"{SHARDS}/", manifests.NAME, summaries.NAME)
         store.delete(name for name in store.listing() if name.startswith(ours))

@@ -7,11 +7,12 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.phrases import Phrase
 from pipeline.sources import Sample
 from sspsam.errors import SSPSAMError
-from sspsam.schema import ANNOTATION_SCHEMA
+from sspsam.schema import ANNOTATION_SCHEMA, IMAGE_REF_TYPE
 
 if TYPE_CHECKING:
     from sspsam.inference.masks import Mask
@@ -94,6 +95,20 @@ def annotation_row(
 def rows_table(rows: Iterable[dict[str, Any]]) -> pa.Table:
     """The rows under the explicit schema, so that a file without annotations has it too."""
     return pa.Table.from_pylist(list(rows), schema=ANNOTATION_SCHEMA)
+
+
+def relative_refs(table: pa.Table, root: str | None) -> pa.Table:
+    """The rows, with `image_ref.url` relative to the folder `root` where it lies below it; "." is `root`."""
+    if root is None:
+        return table
+    refs = table["image_ref"].combine_chunks()
+    url = refs.field("url")
+    below = pc.starts_with(url, f"{root}/")
+    url = pc.if_else(below, pc.utf8_slice_codeunits(url, len(root) + 1), url)
+    url = pc.if_else(pc.equal(url, root), ".", url)
+    children = [url, *(refs.field(name) for name in ("member", "offset", "length"))]
+    moved = pa.StructArray.from_arrays(children, fields=list(IMAGE_REF_TYPE), mask=refs.is_null())
+    return table.set_column(table.schema.get_field_index("image_ref"), "image_ref", moved)
 
 
 def count_rows(table: pa.Table) -> dict[str, Any]:

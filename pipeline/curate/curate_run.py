@@ -6,7 +6,7 @@ import multiprocessing
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -69,6 +69,7 @@ def curate(
     *,
     overwrite: bool = False,
     storage_options: Mapping[str, Any] | None = None,
+    image_roots: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Write what `config` keeps of the dataset `source` to `destination`; return its `_curation.json`.
 
@@ -78,7 +79,7 @@ def curate(
     """
     config, resources = config or CurateConfig(), resources or CurateResources()
     started = time.monotonic()
-    dataset = open_dataset(source, storage_options=storage_options)
+    dataset = open_dataset(source, storage_options=storage_options, image_roots=image_roots)
     verdicts = _verdicts(dataset) if config.reviews != "ignore" else {}
     judge = Judge(config, dataset.schema, verdicts)
     _ = judge.predicates  # a wrong one is said before anything is written
@@ -250,6 +251,7 @@ def _manifest(job: Job, counts: Counts, decided: whole.Whole) -> dict[str, Any]:
         "funnel": steps,
         "capped_phrases": decided.capped,
         "splits": splits,
+        "image_places": job.dataset.image_places.to_json(),
         "run": job.dataset.read_json("_run.json") or earlier.get("run"),
     }
 

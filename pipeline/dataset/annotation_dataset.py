@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,7 @@ from pipeline.dataset.dataset_schema import (
 )
 from pipeline.sources.storage import filesystem, full_url, is_local
 from sspsam.errors import DataError
+from sspsam.images.image_places import ImagePlaces
 
 if TYPE_CHECKING:
     import duckdb
@@ -72,6 +74,13 @@ class AnnotationDataset:
     curated: bool
     storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     agreed: bool = False
+    image_roots: tuple[str, ...] = ()
+
+    @cached_property
+    def image_places(self) -> ImagePlaces:
+        """Where this dataset's images may be read from: below itself, the input that its manifest
+        records, and `image_roots` (`--image-root`)."""
+        return ImagePlaces.of_dataset(self.url, self.read_json, self.image_roots)
 
     @property
     def rows(self) -> int:
@@ -211,6 +220,7 @@ def open_dataset(
     output: str,
     *,
     storage_options: Mapping[str, Any] | None = None,
+    image_roots: Sequence[str] = (),
     workers: int = 32,
     tolerant: bool = False,
 ) -> AnnotationDataset:
@@ -224,7 +234,8 @@ def open_dataset(
     """
     options = dict(storage_options or {})
     fs, root = filesystem(str(output), options)
-    dataset = AnnotationDataset(str(output), fs, root.rstrip("/"), (), False, options)
+    roots = tuple(image_roots)
+    dataset = AnnotationDataset(str(output), fs, root.rstrip("/"), (), False, options, roots)
     listed = dataset.list_files()
     if listed and tolerant:
         return dataset

@@ -16,6 +16,7 @@ from PIL import Image
 
 from sspsam.errors import ConfigError, DataError, SSPSAMError
 from sspsam.images.decoding import decode_image
+from sspsam.images.image_places import ImagePlaces
 from sspsam.images.load_image import load_image
 
 A = TypeVar("A")
@@ -35,7 +36,9 @@ def safe_name(text: str) -> str:
     return f"{near}-{digest}" if near else digest
 
 
-def image_bytes(row: Mapping[str, Any], options: Mapping[str, Any] | None) -> tuple[bytes, str]:
+def image_bytes(
+    row: Mapping[str, Any], options: Mapping[str, Any] | None, places: ImagePlaces
+) -> tuple[bytes, str]:
     """(encoded bytes, file name suffix) of a row's image, upright, of the row's width and height.
 
     An image with an EXIF orientation is written again upright, since masks are in the upright frame and
@@ -44,7 +47,9 @@ def image_bytes(row: Mapping[str, Any], options: Mapping[str, Any] | None) -> tu
     embedded = (row.get("image") or {}).get("bytes")
     name = place_of(row)
     try:
-        data = embedded if embedded is not None else load_image(row["image_ref"] or {}, options)
+        data = embedded
+        if data is None:
+            data = load_image(row["image_ref"] or {}, options, places=places)
         with Image.open(io.BytesIO(data)) as opened:
             kind, size = opened.format or "", opened.size
             turned = opened.getexif().get(_ORIENTATION, 1) not in (0, 1)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import io
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
 from typing import Any
 
 from PIL import Image
 
+from pipeline.dataset.annotation_dataset import AnnotationDataset
 from pipeline.dataset.image_rows import Rows
 from sspsam.errors import DataError
 from sspsam.images.decoding import decode_image
@@ -24,10 +24,10 @@ class Pictures:
     is never handed to the browser as it is."""
 
     def __init__(
-        self, rows: Rows, *, storage_options: Mapping[str, Any], cache_mb: int = 256, threads: int = 8
+        self, rows: Rows, dataset: AnnotationDataset, *, cache_mb: int = 256, threads: int = 8
     ) -> None:
         self._rows = rows
-        self._options = storage_options
+        self._dataset = dataset
         self._limit = cache_mb * 2**20
         self._held = 0
         self._cache: OrderedDict[tuple[int, int], bytes] = OrderedDict()
@@ -65,7 +65,7 @@ class Pictures:
         reference: dict[str, Any] | None = row["image_ref"]
         if not reference or not reference["url"]:
             raise DataError(f"{row['key']}: the row holds neither an image nor where it is")
-        return load_image(reference, self._options)
+        return load_image(reference, self._dataset.storage_options, places=self._dataset.image_places)
 
     def _keep(self, name: tuple[int, int], data: bytes) -> None:
         with self._lock:

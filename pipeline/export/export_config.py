@@ -35,6 +35,7 @@ class ExportConfig:
         categories: of a mask: its normalised phrase, the phrase's head noun, or a single one
         images_per_file: images a file, where a file holds many; by default the format's habit
         workers: images fetched at a time
+        image_root: where INPUT is now, another place that images may be read from, or FROM=TO; repeatable
     """
 
     format: str
@@ -42,6 +43,7 @@ class ExportConfig:
     categories: Literal["phrase", "head", "single"] = "phrase"
     images_per_file: int | None = None
     workers: int = 2 * (os.cpu_count() or 1)
+    image_root: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for flag, value, known in (

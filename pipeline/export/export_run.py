@@ -44,7 +44,7 @@ def export(
     counted, and listed in `_skipped.jsonl`. Raises ConfigError or DataError.
     """
     started = time.monotonic()
-    dataset = open_dataset(source, storage_options=storage_options)
+    dataset = open_dataset(source, storage_options=storage_options, image_roots=config.image_root)
     categories, images = read_categories(dataset, config.categories)
     destination = Destination(str(target), MANIFEST, dict(storage_options or {}))
     check_link(config, destination)

@@ -172,15 +172,17 @@ class ExportJob:
 
     def _fetch(self, row: Mapping[str, Any]) -> tuple[Mapping[str, Any], bytes | None, str, str | None]:
         """(row, bytes, suffix, why it cannot be exported)."""
-        if self.config.images == "copy":
-            try:
-                data, suffix = image_bytes(row, self.dataset.storage_options)
-            except DataError as error:
-                return row, None, "", str(error)
-            return row, data, suffix, None
-        if self.config.images == "link":
-            return row, None, local_file(row).suffix.lower() or ".img", None
-        return row, None, "", None if (row["image_ref"] or {}).get("url") else f"{place_of(row)}: has no URL"
+        places = self.dataset.image_places
+        try:
+            if self.config.images == "copy":
+                return row, *image_bytes(row, self.dataset.storage_options, places), None
+            # Whoever follows a reference decides that; a link is followed by every tool that opens it.
+            follow = places.locate if self.config.images == "reference" else places.admit
+            row = {**row, "image_ref": follow(row["image_ref"] or {})}
+            suffix = (local_file(row).suffix.lower() or ".img") if self.config.images == "link" else ""
+            return row, None, suffix, None
+        except DataError as error:
+            return row, None, "", f"{place_of(row)}: {error}" if self.config.images != "copy" else str(error)
 
 
 def check_link(config: ExportConfig, destination: Destination) -> None:

@@ -98,11 +98,17 @@ def import_coco(
         "version": 1,
         "source": str(source),
         "format": "coco",
+        "images_at": _whole(config.images),
         **{name: counts[name] for name in ("images", "instances", "instances_skipped", "phrases")},
         "seconds": round(time.monotonic() - started, 3),
     }
     output.finish(manifest)
     return {"complete": True, **manifest}
+
+
+def _whole(images: str | None) -> str | None:
+    """The folder of the images as any process finds it."""
+    return images if images is None or "://" in images else str(Path(images).absolute())
 
 
 def _items(source: str, name: str, options: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -163,7 +169,7 @@ def _reference(one: Mapping[str, Any], name: str, config: ImportConfig, source: 
     if "://" in name:
         return {"url": name, "member": None}
     if config.images is not None:
-        return {"url": str(config.images).rstrip("/"), "member": name}
+        return {"url": str(_whole(config.images)).rstrip("/"), "member": name}
     if one.get("coco_url"):
         return {"url": str(one["coco_url"]), "member": None}
     raise ConfigError(f"--images: give the folder that the file names of {source} ({name}) are relative to")

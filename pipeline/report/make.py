@@ -39,7 +39,12 @@ def make_report(config: ReportConfig) -> ReportSummary:
     Raises DataError if there is no dataset, no readable file in it, or the truth does not fit it;
     ConfigError if the page cannot be written where it was asked for.
     """
-    dataset = open_dataset(config.output, storage_options=config.storage_options, tolerant=True)
+    dataset = open_dataset(
+        config.output,
+        storage_options=config.storage_options,
+        image_roots=config.image_root,
+        tolerant=True,
+    )
     page, sheet = _targets(config, dataset)
     index = Index(dataset, memory_mb=config.memory_mb, threads=config.threads)
     rows = Rows(index, threads=config.threads)
@@ -54,7 +59,7 @@ def make_report(config: ReportConfig) -> ReportSummary:
         make_table(index)
         truth = _open_truth(index, config)
         agreement = _agreement(index, rows, truth)
-        pictures = Pictures(rows, storage_options=config.storage_options, threads=config.threads)
+        pictures = Pictures(rows, dataset, threads=config.threads)
         sections = _sections(index, rows, pictures, truth, agreement, config)
         numbers = count(index)
         content = Content(

@@ -25,6 +25,7 @@ class ReportConfig:
         seed: of the random samples
         memory_mb: DuckDB's memory limit, MiB
         threads: files read, and images decoded, at the same time
+        image_root: where INPUT is now, another place that images may be read from, or FROM=TO; repeatable
         storage_options: options of fsspec for all URLs, as JSON
     """
 
@@ -38,6 +39,7 @@ class ReportConfig:
     seed: int = 0
     memory_mb: int = 1024
     threads: int = 8
+    image_root: tuple[str, ...] = ()
     storage_options: StorageOptions = field(default_factory=dict)
 
     def __post_init__(self) -> None:

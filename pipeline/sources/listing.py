@@ -95,6 +95,19 @@ def list_shards(
     return sorted(shards, key=lambda shard: shard.name)
 
 
+def input_root(input: str, storage_options: Mapping[str, Any] | None) -> str | None:
+    """The folder below which an input's files lie: INPUT, or what stands above its pattern or file.
+
+    None for a text file of URLs, which may lie anywhere.
+    """
+    if input.lower().endswith(_LIST_ENDINGS):
+        return None
+    fixed = re.split(r"[*?\[{]", input, maxsplit=1)[0]
+    fs, path = _filesystem(fixed, storage_options)
+    above = fixed != input or format_of(fixed) is not None
+    return full_url(fs, path.rpartition("/")[0] if above else path.rstrip("/"))
+
+
 def _lines(url: str, storage_options: Mapping[str, Any] | None) -> list[str]:
     """The URLs in a text file of URLs, those without a protocol relative to it; else the URL."""
     if not url.lower().endswith(_LIST_ENDINGS):

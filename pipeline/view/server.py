@@ -47,7 +47,12 @@ class Viewer:
     def __init__(self, config: ViewConfig) -> None:
         """Raises DataError if there is no dataset, or its reviews cannot be read."""
         self.config = config
-        self.dataset = open_dataset(config.output, storage_options=config.storage_options, tolerant=True)
+        self.dataset = open_dataset(
+            config.output,
+            storage_options=config.storage_options,
+            image_roots=config.image_root,
+            tolerant=True,
+        )
         read_reviews(self.dataset)
         self.index = Index(
             self.dataset,
@@ -59,7 +64,7 @@ class Viewer:
         self.rows = Rows(self.index, threads=config.threads)
         self.pictures = Pictures(
             self.rows,
-            storage_options=config.storage_options,
+            self.dataset,
             cache_mb=config.cache_mb,
             threads=config.threads,
         )

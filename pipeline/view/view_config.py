@@ -29,6 +29,7 @@ class ViewConfig:
         memory_mb: DuckDB's memory limit, MiB
         cache_mb: thumbnails kept in memory, MiB
         threads: files read, and images decoded, at the same time
+        image_root: where INPUT is now, another place that images may be read from, or FROM=TO; repeatable
         storage_options: options of fsspec for all URLs, as JSON
     """
 
@@ -44,6 +45,7 @@ class ViewConfig:
     memory_mb: int = 2048
     cache_mb: int = 256
     threads: int = 8
+    image_root: tuple[str, ...] = ()
     storage_options: StorageOptions = field(default_factory=dict)
 
     def __post_init__(self) -> None:

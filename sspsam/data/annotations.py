@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,10 +11,11 @@ import fsspec
 import pyarrow as pa
 import pyarrow.dataset as pads
 
-from sspsam.data.benchmark_files import exists, join, pick_splits
+from sspsam.data.benchmark_files import exists, join, pick_splits, read_bytes
 from sspsam.data.data_config import DataConfig
 from sspsam.data.records import ImageRef, Record, Segmentation
 from sspsam.errors import DataError
+from sspsam.images.image_places import ImagePlaces
 from sspsam.storage.storage_options import options_for
 
 COLUMNS = ("key", "shard", "index", "status", "width", "height", "annotations", "image_ref")
@@ -35,13 +38,18 @@ def read_annotations(config: DataConfig) -> Iterator[Record]:
     if config.split != ALL:
         known = _splits(table) if "split" in columns else []
         wanted = pick_splits(config.split, [*known, ALL], config.dataset)
+    places = ImagePlaces.of_dataset(
+        config.dataset,
+        functools.partial(_manifest, config),
+        (*config.image_root, *([config.images] if config.images else [])),
+    )
     for fragment in table.get_fragments():
         path = _url(config.dataset, fragment.path)
         embedded = _has_images(fragment)
         batches = fragment.to_batches(schema=table.schema, columns=columns, batch_size=1024)
         for number, row in enumerate(row for batch in batches for row in batch.to_pylist()):
             if row["status"] == "ok" and (wanted is None or row.get("split") in wanted):
-                image = ImageRef(path, member=str(number)) if embedded else _image_ref(row, path)
+                image = ImageRef(path, member=str(number)) if embedded else _image_ref(row, path, places)
                 yield from _records(row, image)
 
 
@@ -91,13 +99,23 @@ def _has_images(fragment: pads.ParquetFileFragment) -> bool:
     return False
 
 
-def _image_ref(row: dict[str, Any], path: str) -> ImageRef:
+def _manifest(config: DataConfig, name: str) -> dict[str, Any] | None:
+    path = join(config.dataset, name)
+    if not exists(path, config.options):
+        return None
+    try:
+        return dict(json.loads(read_bytes(path, config.options)))
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{path}: not valid JSON ({error}). Delete it or restore it.") from error
+
+
+def _image_ref(row: dict[str, Any], path: str, places: ImagePlaces) -> ImageRef:
     if row["image_ref"] is None:
         raise DataError(
             f"{path}: image {row['key']} has neither image_ref nor image bytes, so it cannot be "
             "read again; annotate with --embed-images"
         )
-    return ImageRef(**row["image_ref"])
+    return ImageRef(**places.admit(row["image_ref"]))
 
 
 def _records(row: dict[str, Any], image: ImageRef) -> Iterator[Record]:

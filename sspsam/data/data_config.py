@@ -20,6 +20,7 @@ class DataConfig:
     split_by: str | None = None  # REFER's maker of the split (unc, umd, google, berkeley)
     limit: int | None = None  # records to read at most
     storage_options: Mapping[str, Any] = field(default_factory=dict)  # for fsspec
+    image_root: tuple[str, ...] = ()  # of an annotation dataset: see `sspsam.images.image_places`
 
     def __post_init__(self) -> None:
         from sspsam.data import FORMATS

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sspsam.errors import DataError
+from sspsam.images.image_places import TARS, ImagePlaces, is_archive
 from sspsam.storage.storage_options import options_for
 
 #: Parquet columns that images stand in, best first; without any of them the first that can hold one.
@@ -30,6 +31,7 @@ def load_image(
     ref: Mapping[str, Any],
     storage_options: Mapping[str, Any] | None = None,
     image_column: str | None = None,
+    places: ImagePlaces | None = None,
 ) -> bytes:
     """The encoded bytes of an image.
 
@@ -37,33 +39,55 @@ def load_image(
         ref: a row's `image_ref`: url, member, offset, length.
         storage_options: for the file system of the URL; those that it does not know are left out.
         image_column: of a Parquet file; None finds it.
+        places: where the reference may lead, for rows of somebody else; web redirects are not followed then.
+            None follows any reference.
 
     Raises:
-        DataError: what is referred to is not there, is shorter, or holds no image; the message names it.
+        DataError: what is referred to is not there, is shorter, holds no image, or is not in `places`; the
+            message names it.
     """
+    if places is not None:
+        ref = places.admit(ref)
     url, member = ref.get("url"), ref.get("member")
     if not url:
         raise DataError("the row has no image reference (image_ref.url is null)")
     name = url if member is None else f"{url} ({member})"
+    options = options_for(url, storage_options)
+    if places is not None and url.lower().startswith("http"):
+        options["allow_redirects"] = False
     try:
-        filesystem, path = fsspec.core.url_to_fs(url, **options_for(url, storage_options))
-        if ref.get("offset") is not None:
-            return _range(filesystem, path, int(ref["offset"]), int(ref["length"]), name)
-        ending = path.lower().split("?", 1)[0]
-        if member is not None and ending.endswith((".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")):
-            return _from_tar(filesystem, path, member, name)
-        if member is not None and ending.endswith((".parquet", ".pq")):
-            return _from_parquet(filesystem, path, member, image_column, storage_options, name)
-        target = path if member is None else f"{path.rstrip('/')}/{member}"
-        return bytes(filesystem.cat_file(target))
+        filesystem, path = fsspec.core.url_to_fs(url, **options)
+        found = _read(filesystem, path, ref, image_column, name)
     except DataError:
         raise
     except FileNotFoundError as error:
-        raise DataError(f"{name}: the image is not there any more; was the input moved?") from error
+        raise DataError(
+            f"{name}: the image is not there any more; was the input moved? (--image-root)"
+        ) from error
     except ImportError as error:
         raise DataError(f"{name}: {error}") from error
     except Exception as error:  # stores have their own exceptions
         raise DataError(f"{name}: {type(error).__name__}: {error}") from error
+    if isinstance(found, bytes):
+        return found
+    beside = found if "://" in found else f"{url.rpartition('/')[0]}/{found}"
+    return load_image({"url": beside}, storage_options, places=places)
+
+
+def _read(
+    filesystem: Any, path: str, ref: Mapping[str, Any], image_column: str | None, name: str
+) -> bytes | str:
+    """The bytes, or the URL or path beside the file that a Parquet file has instead."""
+    member = ref.get("member")
+    if ref.get("offset") is not None:
+        return _range(filesystem, path, int(ref["offset"]), int(ref["length"]), name)
+    if not is_archive(ref):
+        return bytes(filesystem.cat_file(f"{path.rstrip('/')}/{member}"))
+    if member is None:
+        return bytes(filesystem.cat_file(path))
+    if path.lower().split("?", 1)[0].endswith(TARS):
+        return _from_tar(filesystem, path, member, name)
+    return _from_parquet(filesystem, path, member, image_column, name)
 
 
 def _range(filesystem: Any, path: str, offset: int, length: int, name: str) -> bytes:
@@ -90,24 +114,21 @@ def _from_parquet(
     path: str,
     member: str,
     image_column: str | None,
-    storage_options: Mapping[str, Any] | None,
     name: str,
-) -> bytes:
+) -> bytes | str:
     if not member.isdecimal():
         raise DataError(f"{name}: the member of a Parquet file must be a row number")
     version = str(filesystem.ukey(path))
-    values, row = _row_group(_Opened(filesystem, path), version, int(member), image_column)
+    file = _Opened(filesystem, path)
+    values, row = _row_group(file, version, int(member), image_column)
     value = values[row].as_py()
     if isinstance(value, dict):
         if value.get("bytes") is not None:
             return bytes(value["bytes"])
         value = value.get("path")
-    if isinstance(value, bytes):
+    followed = _layout(file, version, image_column)[2]
+    if isinstance(value, bytes) or (isinstance(value, str) and value and followed):
         return value
-    if isinstance(value, str) and value:
-        if "://" in value:
-            return load_image({"url": value}, storage_options)
-        return bytes(filesystem.cat_file(f"{path.rsplit('/', 1)[0]}/{value}"))
     raise DataError(f"{name}: the row holds no image")
 
 
@@ -132,7 +153,7 @@ def _row_group(
     file: _Opened, version: str, row: int, image_column: str | None
 ) -> tuple[pa.ChunkedArray, int]:
     """The image column of the row group that holds `row`, and the row's place in it."""
-    starts, column = _layout(file, version, image_column)
+    starts, column, _ = _layout(file, version, image_column)
     for group in range(len(starts) - 1):
         if starts[group] <= row < starts[group + 1]:
             return _column(file, version, group, column), row - starts[group]
@@ -140,15 +161,17 @@ def _row_group(
 
 
 @lru_cache(maxsize=64)
-def _layout(file: _Opened, version: str, image_column: str | None) -> tuple[list[int], str]:
-    """First row of each row group and the number of rows, and the name of the image column."""
+def _layout(file: _Opened, version: str, image_column: str | None) -> tuple[list[int], str, bool]:
+    """First row of each row group and the number of rows, the name of the image column, and whether paths in
+    it lead to images: not so in annotation files, where they are keys."""
     with file.filesystem.open(file.path, "rb") as stream:
         parquet = pq.ParquetFile(stream)
         metadata = parquet.metadata
         starts = [0]
         for group in range(metadata.num_row_groups):
             starts.append(starts[-1] + metadata.row_group(group).num_rows)
-        return starts, image_column or find_image_column(parquet.schema_arrow, file.path)
+        schema = parquet.schema_arrow
+        return starts, image_column or find_image_column(schema, file.path), "image_ref" not in schema.names
 
 
 # People page through images in order: the group that was read last is the one asked for next.

@@ -31,6 +31,8 @@ def write_rows(output: Path, rows: list[dict[str, Any]]) -> None:
     path = output / "annotations/shard/00000.parquet"
     path.parent.mkdir(parents=True)
     pq.write_table(pa.Table.from_pylist(rows, schema=ANNOTATION_SCHEMA), path)
+    inputs = [{"url": ref["url"]} for row in rows if (ref := row.get("image_ref"))]
+    (output / "_run.json").write_text(json.dumps({"inputs": inputs}))
 
 
 def folder_rows(folder: Path, encoded: dict[str, bytes], size: tuple[int, int]) -> list[dict[str, Any]]:
@@ -109,6 +111,23 @@ def test_links_point_at_the_files(tmp_path: Path) -> None:
     made = make_dataset(tmp_path / "tars", images=2, shards=1)
     with pytest.raises(ConfigError, match=r"shard-0000.tar.*use --images copy"):
         export(str(made.output), str(tmp_path / "y"), ExportConfig("yolo", images="link"))
+
+
+def test_references_to_elsewhere_are_left_out_and_a_moved_input_is_found(tmp_path: Path) -> None:
+    rows = folder_rows(tmp_path / "in", {name: jpeg((20, 40)) for name in ("a.jpg", "b.jpg")}, (20, 40))
+    (tmp_path / "secret.jpg").write_bytes(jpeg((20, 40)))
+    rows[1]["image_ref"] = {"url": str(tmp_path / "secret.jpg"), "member": None}
+    write_rows(tmp_path / "out", rows)
+    (tmp_path / "out/_run.json").write_text(json.dumps({"image_root": str(tmp_path / "in")}))
+    for images in ("copy", "link"):
+        manifest = export(str(tmp_path / "out"), str(tmp_path / images), ExportConfig("yolo", images=images))
+        assert (manifest["images"], manifest["images_skipped"]) == (1, 1)
+        assert "secret.jpg is outside" in (tmp_path / images / "_skipped.jsonl").read_text()
+    (tmp_path / "in").rename(tmp_path / "moved")
+    curate(str(tmp_path / "out"), str(tmp_path / "cut"), image_roots=[str(tmp_path / "moved")])
+    for source, roots in (("out", (str(tmp_path / "moved"),)), ("cut", ())):
+        config = ExportConfig("yolo", image_root=roots)
+        assert export(str(tmp_path / source), str(tmp_path / f"from-{source}"), config)["images"] == 1
 
 
 def test_images_that_are_gone_or_changed_are_left_out_and_listed(tmp_path: Path) -> None:
