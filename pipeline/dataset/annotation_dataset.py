@@ -234,8 +234,9 @@ def open_dataset(
     """
     options = dict(storage_options or {})
     fs, root = filesystem(str(output), options)
-    roots = tuple(image_roots)
-    dataset = AnnotationDataset(str(output), fs, root.rstrip("/"), (), False, options, roots)
+    dataset = AnnotationDataset(
+        str(output), fs, root.rstrip("/"), (), False, options, image_roots=tuple(image_roots)
+    )
     listed = dataset.list_files()
     if listed and tolerant:
         return dataset
