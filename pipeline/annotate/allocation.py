@@ -40,12 +40,15 @@ class Allocation:
     memory_bytes: int | None
     read_tasks: int
 
-    def actor_pool(self) -> Any:
-        """Ray Data's pool of these replicas."""
+    def actor_pool(self, calls: int) -> Any:
+        """Ray Data's pool of these replicas, each called from so many threads at a time."""
         from ray.data import ActorPoolStrategy
 
         low, high = self.replicas
-        return ActorPoolStrategy(size=low) if low == high else ActorPoolStrategy(min_size=low, max_size=high)
+        size = {"size": low} if low == high else {"min_size": low, "max_size": high}
+        return ActorPoolStrategy(
+            **size, max_concurrent_calls_per_actor=calls, enable_true_multi_threading=calls > 1
+        )
 
     def describe(self) -> str:
         low, high = self.replicas

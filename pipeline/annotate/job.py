@@ -21,7 +21,7 @@ from pipeline.annotate.manifest import Manifest
 from pipeline.annotate.prepare import Job, as_begun, fingerprint, open_output, prepare
 from pipeline.annotate.progress import Progress
 from pipeline.annotate.receipts import plan_tasks
-from pipeline.annotate.replica import AfterChunk, Replica, SegmenterFactory
+from pipeline.annotate.replica import CHUNKS_AT_ONCE, AfterChunk, Replica, SegmenterFactory
 from pipeline.annotate.rounds import Bookkeeper, run_rounds
 from pipeline.annotate.run_summary import RunSummary
 from pipeline.annotate.shard_reader import Phraser, PhraseSource, Reader, ShardReader, ShardTask, count_limits
@@ -65,12 +65,13 @@ def receipts(
         "after_chunk": job.after_chunk,
         "replicas": take.replicas[1],
     }
+    pool = take.actor_pool(CHUNKS_AT_ONCE)
     rows = [{"task": pickle.dumps(task)} for task in tasks]
     chain = (
         ray.data.from_items(rows, override_num_blocks=len(rows))
         .map_batches(read, **reading)
         .map_batches(Phraser(job.phrase_source, ledger), **reading)
-        .map_batches(Replica, fn_constructor_kwargs=replica, compute=take.actor_pool(), **model)
+        .map_batches(Replica, fn_constructor_kwargs=replica, compute=pool, **model)
         .map_batches(Writer(store, run.run_metadata(), run.image_root), num_cpus=WRITE_CPUS, **each)
     )
     return settle_context(chain, config.compute.stall_timeout)

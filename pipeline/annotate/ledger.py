@@ -5,6 +5,9 @@ the ledger, a small actor beside the driver, what it is about to do. A task that
 its earlier entry still open knows that the process died there: first the chunk is repeated whole (the
 node may have been taken away), then in eighths, then sample by sample; a sample whose process dies
 twice while nothing else was in it is quarantined, and the rest of its chunk is annotated.
+
+A replica works on two chunks at a time, and its death is held against both. So a chunk that is suspect
+runs alone from then on: what dies with it is its own doing, and a chunk that was merely near is soon cleared.
 """
 
 from __future__ import annotations
@@ -72,7 +75,7 @@ class Ledger:
     def __init__(self) -> None:
         self._entries: dict[str, _Entry] = {}
         self._fruitless_starts = 0
-        self._deaths = 0
+        self._dead: set[str] = set()
 
     def started(self, replica: str) -> int:
         """A replica is about to load its model. Returns the starts since anything was finished."""
@@ -80,13 +83,18 @@ class Ledger:
         self._entries[_loading(replica)] = _Entry(0, replica, time.time())
         return self._fruitless_starts
 
+    def suspect(self, key: str) -> bool:
+        """Whether a process died, or is about to be found dead, with the work `key` under way."""
+        entry = self._entries.get(key)
+        return entry is not None and (entry.open is not None or bool(entry.deaths))
+
     def begin(self, key: str, size: int, worker: str) -> Plan:
         """Enter the work `key` of `size` samples; what was open under it counts as a death."""
         self._entries.pop(_loading(worker), None)
         entry = self._entries.setdefault(key, _Entry(size, worker, time.time()))
         if entry.open is not None:
             entry.deaths[entry.open] += 1
-            self._deaths += 1
+            self._dead.add(entry.worker)
         entry.worker, entry.since = worker, time.time()
         plan = plan_spans(size, entry.deaths)
         entry.open = plan.run[0] if plan.run else None
@@ -122,7 +130,7 @@ class Ledger:
 
     def deaths(self) -> int:
         """Processes that died while they worked, in this run."""
-        return self._deaths
+        return len(self._dead)
 
 
 def _loading(replica: str) -> str:
@@ -133,6 +141,7 @@ class LedgerClient(Protocol):
     """How stages talk to the ledger; `RemoteLedger` in a job, `Ledger` itself without a cluster."""
 
     def started(self, replica: str) -> int: ...
+    def suspect(self, key: str) -> bool: ...
     def begin(self, key: str, size: int, worker: str) -> Plan: ...
     def advance(self, key: str, span: Span) -> None: ...
     def end(self, key: str) -> None: ...
@@ -146,6 +155,9 @@ class RemoteLedger:
 
     def started(self, replica: str) -> int:
         return int(self._call("started", replica))
+
+    def suspect(self, key: str) -> bool:
+        return bool(self._call("suspect", key))
 
     def begin(self, key: str, size: int, worker: str) -> Plan:
         plan: Plan = self._call("begin", key, size, worker)

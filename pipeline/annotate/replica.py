@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import faulthandler
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from pipeline.annotate import chunks
 from pipeline.annotate.chunk_writer import annotated_row
+from pipeline.annotate.gate import Deadlines, Gate
 from pipeline.annotate.ledger import MAX_FRUITLESS_STARTS, LedgerClient
 from pipeline.annotate.rows import (
     KILLED_WORKER,
@@ -37,7 +38,8 @@ if TYPE_CHECKING:
     from sspsam.inference.results import ImageResult
     from sspsam.open_models.protocol import PhraseSegmenter
 
-_STDERR = 2  # the file number: Ray replaces sys.stderr's text layer, crashes write below it
+#: Chunks that Ray hands to a replica at a time.
+CHUNKS_AT_ONCE = 2
 
 SegmenterFactory = Callable[[], "PhraseSegmenter"]
 #: (chunk, its phrases, the result of each image or None where the model was not run) -> nothing.
@@ -163,14 +165,15 @@ class Replica:
     """The annotate stage: one model, chunk rows in, annotated rows out.
 
     Tells the ledger which samples it is about to compute, so that whoever comes back after a death
-    knows where it happened (`pipeline.annotate.ledger`).
+    knows where it happened (`pipeline.annotate.ledger`). Ray calls it from `CHUNKS_AT_ONCE` threads: where
+    the Segmenter has `overlapping_calls`, the next chunk is decoded while the last one is finished.
 
     Args:
         phrase_source: for chunks whose phrases could not be found all at once.
         embed_images: keep the encoded images in the rows.
         image_timeout_seconds: a run of n samples that takes longer than n times this ends the
             process, and counts as a death.
-        after_chunk: called when a chunk is computed, before it is written.
+        after_chunk: called when a chunk is computed, before it is written; one call at a time.
         replicas: how many there may be, which all start before the first finishes anything.
     """
 
@@ -195,17 +198,24 @@ class Replica:
         self._embed_images = embed_images
         self._image_timeout = image_timeout_seconds
         self._after_chunk = after_chunk
+        self._gate = Gate()
+        self._deadlines = Deadlines(image_timeout_seconds)
+        self._hook, self._books = threading.Lock(), threading.Lock()  # the second is of what follows
+        self._under_way = 0
         self._free_since = time.perf_counter()
+        self._told: dict[str, float] = dict.fromkeys(TIMED, 0.0) | dict(self._segmenter.timings)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """`table`: one row of CHUNK_SCHEMA. Returns one row of ANNOTATED_SCHEMA."""
         started = time.perf_counter()
+        with self._books:
+            idle = 0.0 if self._under_way else started - self._free_since
+            self._under_way += 1
         chunk, phrases, notes = chunks.from_table(table)
-        notes["idle_seconds"] = started - self._free_since
-        timings = dict(self._segmenter.timings)
         phrases, results, reasons = self._annotate(chunk, phrases)
         if self._after_chunk is not None:
-            self._after_chunk(chunk, phrases, results)
+            with self._hook:
+                self._after_chunk(chunk, phrases, results)
         encoding = time.perf_counter()
         rows = rows_table(
             annotation_row(
@@ -219,11 +229,15 @@ class Replica:
             )
             for sample, asked, result, reason in zip(chunk.samples, phrases, results, reasons, strict=True)
         )
-        self._free_since = time.perf_counter()
-        spent = {name: self._segmenter.timings[name] - timings.get(name, 0.0) for name in TIMED}
-        notes |= _stage_notes(spent)
-        notes["encode_seconds"] = notes.get("encode_seconds", 0.0) + self._free_since - encoding
-        notes["busy_seconds"] = self._free_since - started
+        with self._books:
+            # Chunks overlap: each is told the time since the one before ended, so that sums are right.
+            ended, timings = time.perf_counter(), dict(self._segmenter.timings)
+            notes |= _stage_notes({name: timings[name] - self._told[name] for name in TIMED})
+            notes["encode_seconds"] += ended - encoding
+            notes["idle_seconds"] = idle
+            notes["busy_seconds"] = ended - max(started, self._free_since)
+            self._free_since, self._told = ended, timings
+            self._under_way -= 1
         return annotated_row(chunk.shard.name, chunk.index, chunk.last, rows, notes)
 
     def _annotate(
@@ -235,25 +249,24 @@ class Replica:
         results: list[ImageResult | None] = [None] * count
         reasons: list[Reason | None] = [sample.error for sample in chunk.samples]
         key = f"annotate {chunk.shard.name} {chunk.index}"
-        plan = self._ledger.begin(key, count, worker())
-        for position in plan.quarantine:
-            reasons[position] = (
-                KILLED_WORKER,
-                "annotating this image by itself ended its process twice (crash, out of memory, or "
-                f"more than {self._image_timeout:g} s)",
-            )
-        for number, (low, high) in enumerate(plan.run):
-            if number:
-                self._ledger.advance(key, (low, high))
-            faulthandler.dump_traceback_later(self._image_timeout * (high - low), exit=True, file=_STDERR)
-            try:
-                span = range(low, high)
-                if phrases is None:
-                    self._ask(chunk.samples, span, asked, reasons)
-                self._segment(chunk.samples, span, asked, results, reasons)
-            finally:
-                faulthandler.cancel_dump_traceback_later()
-        self._ledger.end(key)
+        together = getattr(self._segmenter, "overlapping_calls", False) and phrases is not None
+        with self._gate.enter(alone=not together or self._ledger.suspect(key)):
+            plan = self._ledger.begin(key, count, worker())
+            for position in plan.quarantine:
+                reasons[position] = (
+                    KILLED_WORKER,
+                    "annotating this image by itself ended its process twice (crash, out of memory, or "
+                    f"more than {self._image_timeout:g} s)",
+                )
+            for number, (low, high) in enumerate(plan.run):
+                if number:
+                    self._ledger.advance(key, (low, high))
+                with self._deadlines.of(high - low):
+                    span = range(low, high)
+                    if phrases is None:
+                        self._ask(chunk.samples, span, asked, reasons)
+                    self._segment(chunk.samples, span, asked, results, reasons)
+            self._ledger.end(key)
         return asked, results, reasons
 
     def _why_none(self, sample: Sample) -> Reason | None:

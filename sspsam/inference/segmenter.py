@@ -68,6 +68,9 @@ class Segmenter:
         config: batches, threads and limits.
     """
 
+    #: Whether `segment_images` may be called again, from another thread, before the last call returned.
+    overlapping_calls = True
+
     def __init__(self, model: SSPSAM, config: SegmenterConfig | None = None) -> None:
         self.model = model
         self.config = config or SegmenterConfig()

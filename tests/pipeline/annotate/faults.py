@@ -27,6 +27,8 @@ HUNGRY = b"this image needs more memory"
 class FaultySegmenter:
     """A Segmenter that dies on images that end in KILLER, hangs on HANGER, and so on."""
 
+    overlapping_calls = True
+
     def __init__(self, inner: Segmenter, notes: Path, seconds_per_call: float) -> None:
         self._inner = inner
         self._notes = notes

@@ -11,7 +11,7 @@ from pipeline.annotate.ledger import Ledger, plan_spans
 def work_until_done(book: Ledger, size: int, killers: set[int]) -> tuple[list[int], list[int], int]:
     """Play a chunk with a ledger: (samples computed, samples quarantined, deaths)."""
     for deaths in range(10_000):
-        plan = book.begin("chunk", size, "worker")
+        plan = book.begin("chunk", size, f"worker {deaths}")
         computed: list[int] = []
         for number, (low, high) in enumerate(plan.run):
             if number:
@@ -68,3 +68,18 @@ def test_counts_starts_that_finish_nothing() -> None:
     assert book.started("b") == 4  # begun is not finished
     book.end("chunk")
     assert book.started("b") == 1
+
+
+def test_a_chunk_beside_one_that_kills_is_repeated_and_cleared() -> None:
+    book = Ledger()
+    assert not book.suspect("killer")
+    book.begin("killer", 8, "a")
+    book.begin("bystander", 8, "a")  # the process dies here
+    assert book.suspect("killer")  # so both run alone from now on
+    assert book.suspect("bystander")
+    assert book.begin("bystander", 8, "b").run == [(0, 8)]
+    book.end("bystander")
+    assert not book.suspect("bystander")
+    assert book.begin("killer", 8, "b").run == [(0, 8)]
+    assert book.begin("killer", 8, "c").run == [(n, n + 1) for n in range(8)]
+    assert book.deaths() == 2  # processes, not chunks
