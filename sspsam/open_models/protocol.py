@@ -65,7 +65,11 @@ class PhraseSegmenter(Protocol):
     def segment_images(
         self, images: Sequence[ImageInput], phrases: Sequence[Sequence[str]]
     ) -> list[ImageResult]:
-        """As `sspsam.Segmenter.segment_images`."""
+        """As `sspsam.Segmenter.segment_images`.
+
+        An object whose `overlapping_calls` is true may be called again, from another thread, before the
+        last call returned: a replica then hands it the next chunk early.
+        """
         ...
 
 
