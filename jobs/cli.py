@@ -1,6 +1,6 @@
 """`sspsam COMMAND ...`: finds the command's module and hands the arguments over.
 
-Each command is also `python -m jobs.COMMAND`; modules are imported only when asked for, so that
+Each command is also `python -m jobs.COMMAND`; modules are imported on first use, so that
 `sspsam segment` starts without Ray.
 """
 

@@ -38,7 +38,7 @@ def curate(
     storage_options: StorageOptions | None = None,
     image_root: tuple[str, ...] = (),
 ) -> int:
-    """Write what is worth training on to DEST, and say why the rest is not there.
+    """Write what is worth training on to DEST, with the reason of every drop.
 
     Args:
         output: annotation dataset, folder or fsspec URL (only read)

@@ -28,9 +28,9 @@ def export(
     json: bool = False,
     storage_options: StorageOptions | None = None,
 ) -> int:
-    """Write an annotation dataset, best a curated one, for another tool.
+    """Write an annotation dataset, preferably a curated one, in the format of another tool.
 
-    docs/curation.md says how each format is read.
+    docs/curation.md describes each format.
 
     Args:
         dataset: folder or fsspec URL that annotate, curate or import wrote

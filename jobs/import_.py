@@ -27,7 +27,7 @@ def import_(
     json: bool = False,
     storage_options: StorageOptions | None = None,
 ) -> int:
-    """Turn ground truth into an annotation dataset: to view, curate, train on, compare with.
+    """Convert ground truth to an annotation dataset, to view, curate, train on or compare with.
 
     Args:
         source: instances JSON, path or fsspec URL

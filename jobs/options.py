@@ -1,4 +1,4 @@
-"""What the commands share: how flags are read, how errors are said, and how what was written is printed."""
+"""What the commands share: reading flags, reporting errors, printing results."""
 
 from __future__ import annotations
 

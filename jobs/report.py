@@ -16,9 +16,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def report(config: Annotated[ReportConfig, FLAT]) -> int:
-    """One HTML page that needs nothing else, and a PNG contact sheet, from an annotation dataset.
+    """One self-contained HTML page and a PNG contact sheet of an annotation dataset.
 
-    Images with contours and phrases; best, worst and empty ones; distributions; errors.
+    Images with contours and phrases (random, best, worst, no target), distributions, errors.
     """
     from pipeline.report import make_report
 

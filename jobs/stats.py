@@ -26,14 +26,14 @@ def stats(
     json: bool = False,
     storage_options: StorageOptions | None = None,
 ) -> int:
-    """What is in an annotation dataset, or how another one differs from it.
+    """Statistics of an annotation dataset, or how another one differs from it.
 
     Args:
         output: annotation dataset, folder or fsspec URL
         compare: another run of the same images, or ground truth (sspsam import)
-        top: phrases and changes listed
-        coverage_images: images laid over for coverage
-        memory_mb: MiB that DuckDB may hold
+        top: phrases and changes to list
+        coverage_images: images sampled for pixel coverage
+        memory_mb: memory limit of DuckDB, MiB
         json: print JSON
         storage_options: options of fsspec, as JSON
     """

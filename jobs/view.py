@@ -18,7 +18,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def view(config: Annotated[ViewConfig, FLAT], *, open: bool = False) -> int:
-    """A local web page over an annotation dataset: look at masks, search, filter, sort, give verdicts.
+    """A local web page over an annotation dataset: look at masks, search, filter, sort, review.
 
     Verdicts go to OUTPUT/reviews/, never into the annotations.
 

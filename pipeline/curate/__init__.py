@@ -1,8 +1,8 @@
 """Cut, merge, balance and split an annotation dataset. `curate(source, destination, config)`.
 
-Two readings: the first decides what each image alone can decide (`per_image`) and writes the
-survivors' few numbers to a scratch folder; DuckDB then decides what needs the whole dataset
-(`near_duplicates`, `caps`), spilling to disk; the second reading writes. Reads are never changed.
+Two passes: the first decides what depends on one image alone (`per_image`) and writes a few numbers of the
+survivors to a scratch folder; DuckDB then decides what depends on the whole dataset (`whole`,
+`near_duplicates`), spilling to disk; the second pass writes. The source is never changed.
 """
 
 from pipeline.curate.curate_config import CurateConfig, CurateResources

@@ -1,4 +1,4 @@
-"""What to keep, as one frozen dataclass that a YAML file or flags fill."""
+"""The settings of `sspsam curate`, from flags or a YAML file."""
 
 from __future__ import annotations
 
@@ -11,10 +11,8 @@ from typing import Any, Final, Literal
 
 import yaml
 
+from pipeline.sources.flags import check_settings
 from sspsam.errors import ConfigError
-
-REVIEWS: Final = ("apply", "accepted", "ignore")
-CAP_ORDERS: Final = ("score", "hash")
 
 #: Bits by which two 64-bit perceptual hashes may differ and still be searched for in buckets.
 MAX_PHASH_DISTANCE: Final = 8
@@ -33,41 +31,39 @@ class CurateConfig:
     """
 
     reviews: Literal["apply", "accepted", "ignore"] = _option(
-        "apply", "verdicts: apply them (rejected ones go), keep only accepted ones, or ignore them"
+        "apply",
+        "verdicts: apply them (drop what was rejected), keep only what was accepted, or ignore",
     )
-    drop_flagged: bool = _option(False, "flagged images and masks go too")
+    drop_flagged: bool = _option(False, "drop flagged images and masks too")
     min_target_pixels: int | None = _option(
-        None, "decide has_target again: at least this many target_pixels (of the scoring square)"
+        None, "recompute has_target: at least this many target_pixels (pixels of the scoring square)"
     )
     keep_no_target: bool = _option(False, "keep phrases without a target, as negatives")
     where: tuple[str, ...] = _option(
-        (), "SQL predicate over the columns of `images` and `masks`, null counts as false; repeatable"
+        (), "SQL predicate over the columns of `images` and `masks`; null counts as false; repeatable"
     )
     merge_iou: float | None = _option(
-        None, "masks of one image from this IoU up become one; its other phrases are aliases"
+        None, "merge masks of one image with at least this IoU; the phrases of the others become aliases"
     )
     phash_distance: int | None = _option(
-        None, "images whose perceptual hashes differ in at most this many bits (0 to 8) are one"
+        None, "deduplicate images whose perceptual hashes differ in at most this many bits (0 to 8)"
     )
-    max_per_phrase: int | None = _option(None, "masks of one normalised phrase in the whole dataset")
+    max_per_phrase: int | None = _option(None, "keep at most this many masks of one normalised phrase")
     cap_order: Literal["score", "hash"] = _option(
-        "score", "which masks of a capped phrase stay: the best score, or an even hash sample"
+        "score", "which masks of a capped phrase are kept: the best by score, or a uniform sample by hash"
     )
-    keep_empty: bool = _option(False, "keep images without a mask left")
+    keep_empty: bool = _option(False, "keep images that have no mask left")
     split: Mapping[str, float] = field(
         default_factory=lambda: {"train": 0.9, "val": 0.1},
-        metadata={"help": "shares NAME=SHARE,...; an image's split follows from its key and --seed"},
+        metadata={"help": "shares NAME=SHARE,...; an image's split is a function of its key and --seed"},
     )
-    seed: int = _option(0, "of the split and the hash order")
+    seed: int = _option(0, "seed of the split and of the hash order")
 
     def __post_init__(self) -> None:
-        _one_of("--reviews", self.reviews, REVIEWS)
-        _one_of("--cap-order", self.cap_order, CAP_ORDERS)
+        check_settings(self, min_target_pixels=0, max_per_phrase=1)
         if isinstance(self.where, str):
             object.__setattr__(self, "where", (self.where,))
         object.__setattr__(self, "where", tuple(self.where))
-        _at_least("--min-target-pixels", self.min_target_pixels, 0)
-        _at_least("--max-per-phrase", self.max_per_phrase, 1)
         if self.merge_iou is not None and not 0 < self.merge_iou <= 1:
             raise ConfigError(f"--merge-iou {self.merge_iou}: an IoU above 0, at most 1")
         distance = self.phash_distance
@@ -107,17 +103,15 @@ class CurateConfig:
 
 @dataclass(frozen=True)
 class CurateResources:
-    """How to do it; changes nothing in the result."""
+    """Resources; they do not change the result."""
 
     workers: int = _option(max(1, os.cpu_count() or 1), "processes that read and write files, at most")
-    memory_mb: int = _option(1024, "MiB that DuckDB may hold; what does not fit spills to --scratch")
-    scratch: str | None = _option(None, "local folder for intermediate files, else the system's")
-    rows_per_file: int = _option(5000, "images a written file")
+    memory_mb: int = _option(1024, "memory limit of DuckDB in MiB; the rest spills to --scratch")
+    scratch: str | None = _option(None, "local folder for intermediate files (default: the system's)")
+    rows_per_file: int = _option(5000, "images per output file")
 
     def __post_init__(self) -> None:
-        _at_least("--workers", self.workers, 1)
-        _at_least("--memory-mb", self.memory_mb, 64)
-        _at_least("--rows-per-file", self.rows_per_file, 1)
+        check_settings(self, workers=1, memory_mb=64, rows_per_file=1)
         if self.scratch is not None and not Path(self.scratch).is_dir():
             raise ConfigError(f"--scratch {self.scratch}: no such local folder")
 
@@ -166,13 +160,3 @@ def _check_type(what: str, value: Any, annotation: str) -> None:
         isinstance(name, str) and isinstance(share, (int, float)) for name, share in value.items()
     ):
         raise ConfigError(f"{what}: {value!r} is not `name: share` lines")
-
-
-def _one_of(flag: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise ConfigError(f"{flag} {value!r}: one of {', '.join(known)}")
-
-
-def _at_least(flag: str, value: int | None, least: int) -> None:
-    if value is not None and value < least:
-        raise ConfigError(f"{flag} {value}: at least {least}")

@@ -11,9 +11,10 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeAlias
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -52,7 +53,7 @@ class Unit:
 
 @dataclass(frozen=True)
 class Job:
-    """All that a process needs for any unit."""
+    """What a worker process needs for any unit."""
 
     dataset: AnnotationDataset
     destination: Destination
@@ -104,12 +105,10 @@ Work: TypeAlias = Callable[[Job, Unit], Counts]
 
 
 def plan_units(dataset: AnnotationDataset) -> list[Unit]:
-    """The dataset's files in portions of one shard each."""
+    """The dataset's files in units of one shard each."""
     positions: dict[str, list[int]] = defaultdict(list)
     for position, file in enumerate(dataset.files):
-        positions[file.path.rpartition("/")[0].removeprefix(f"{dataset.root}/annotations").strip("/")].append(
-            position
-        )
+        positions[dataset.shard_of(file)].append(position)
     units: list[Unit] = []
     for shard, places in positions.items():
         for part, start in enumerate(range(0, len(places), _FILES_PER_UNIT)):
@@ -119,7 +118,7 @@ def plan_units(dataset: AnnotationDataset) -> list[Unit]:
 
 
 def read_unit(job: Job, unit: Unit) -> Counts:
-    """First reading: judge each row by itself; what survives goes to the scratch folder."""
+    """First pass: decide on each row by itself; the survivors go to the scratch folder."""
     columns = [name for name in job.dataset.schema.names if name != "image"]
     config = job.judge.config
     counts: Counts = Counter()
@@ -140,7 +139,7 @@ def read_unit(job: Job, unit: Unit) -> Counts:
 
 
 def write_unit(job: Job, unit: Unit) -> Counts:
-    """Second reading: what the whole dataset left of a unit, as files of the destination."""
+    """Second pass: write what is left of a unit as files of the destination."""
     counts: Counts = Counter()
     held: list[pa.Table] = []
     files = 0
@@ -183,30 +182,17 @@ def _curated_rows(job: Job, unit: Unit, counts: Counts) -> Iterator[pa.Table]:
 
 
 def _left(scratch: Path, name: str, unit: Unit) -> pa.Table:
-    """The survivors of a unit less what the whole dataset dropped, in the order of the dataset."""
-    table = pq.read_table(scratch / f"{name}-{unit.number:06d}.parquet", partitioning=None)
-    keys = ["file", "row"]
-    out = whole.dropped(scratch, "dropped_images", unit.first, unit.last)
-    left = _without(table, out, keys)
+    """The survivors of a unit without what was dropped over the whole dataset, in dataset order."""
+    dropped = {"dropped_images": "file, row"}
     if name == "masks":
-        keys = [*keys, "mask"]
-        left = _without(left, whole.dropped(scratch, "dropped_masks", unit.first, unit.last), keys)
-    return left
-
-
-def _without(table: pa.Table, out: pa.Table, keys: list[str]) -> pa.Table:
-    """The rows of `table` whose `keys` are not in `out`, in order."""
-    if not out.num_rows:
-        return table
-    return table.filter(pa.array(~np.isin(_packed(table, keys), _packed(out, keys))))
-
-
-def _packed(table: pa.Table, keys: list[str]) -> np.ndarray:
-    """One number for a table's `keys`, of which only the last two can be large."""
-    packed = np.zeros(table.num_rows, dtype=np.int64)
-    for key in keys:
-        packed = (packed << (16 if key == "mask" else 32)) | np.asarray(table[key], dtype=np.int64)
-    return packed
+        dropped["dropped_masks"] = "file, row, mask"
+    sql, paths = "FROM read_parquet(?)", [f"{scratch}/{name}-{unit.number:06d}.parquet"]
+    for out, keys in dropped.items():
+        of_unit = f"FROM read_parquet(?) WHERE file BETWEEN {unit.first} AND {unit.last}"
+        sql += f" ANTI JOIN ({of_unit}) USING ({keys})"
+        paths.append(f"{scratch}/{out}.parquet")
+    with duckdb.connect(config={"threads": 1}) as connection:
+        return connection.sql(f"{sql} ORDER BY {keys}", params=paths).to_arrow_table()
 
 
 def _count_splits(kept: pa.Table, counts: Counts) -> None:
@@ -217,12 +203,11 @@ def _count_splits(kept: pa.Table, counts: Counts) -> None:
 
 
 def _write(job: Job, unit: Unit, files: int, held: list[pa.Table]) -> int:
-    folder = "/".join(part for part in ("annotations", unit.shard) if part)
     table = pa.concat_tables(held)
     limit = job.resources.rows_per_file
     for start in range(0, table.num_rows, limit):
-        name = f"{folder}/{unit.part:05d}-{files:05d}.parquet"
-        job.destination.store.put_table(name, table.slice(start, limit))
+        name = PurePosixPath("annotations", unit.shard, f"{unit.part:05d}-{files:05d}.parquet")
+        job.destination.store.put_table(str(name), table.slice(start, limit))
         files += 1
     return files
 

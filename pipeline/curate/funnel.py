@@ -1,4 +1,4 @@
-"""What each stage of curation kept and dropped, with a reason for every drop."""
+"""The funnel of a curation: what each stage kept and dropped, with the reason of every drop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one image alone decides: status, verdicts, thresholds, predicates, near-duplicate masks."""
+"""The stages that depend on one image alone: status, verdicts, thresholds, predicates, duplicate masks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Verdicts = Mapping[tuple[str, str], Mapping[str | None, str]]
 
 @dataclass(frozen=True)
 class Judge:
-    """A config made ready for a dataset of `schema`: predicates parsed, verdicts looked up."""
+    """A config prepared for a dataset of `schema`: predicates parsed, verdicts looked up."""
 
     config: CurateConfig
     schema: pa.Schema

@@ -1,4 +1,4 @@
-"""SQL predicates of people, evaluated where they can do no harm.
+"""User-supplied SQL predicates, evaluated in a sandbox.
 
 The expression is parsed first: one expression, of columns, constants, operators and functions; no
 subquery, no window, no aggregate. It runs in a DuckDB of its own, without any access to files, the

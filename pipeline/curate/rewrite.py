@@ -1,4 +1,4 @@
-"""The second reading: survivors of a file as rows of the curated schema."""
+"""The second pass: survivors of a file as rows of the curated schema."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What needs the whole dataset: near-duplicate images and phrase caps, in a DuckDB that spills to disk."""
+"""The stages that depend on the whole dataset: near-duplicate images and phrase caps, by DuckDB."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.curate.curate_config import CurateConfig, CurateResources
 from pipeline.curate.near_duplicates import drop_near_duplicates
@@ -23,7 +21,7 @@ _ORDERS = {"score": "accepted DESC, score DESC NULLS LAST", "hash": 'accepted DE
 
 @dataclass(frozen=True)
 class Whole:
-    """What was decided: `counts`, and where the dropped lie as Parquet sorted by file."""
+    """The decisions over the whole dataset: counts of what was dropped, and the capped phrases."""
 
     counts: Counts
     capped: list[dict[str, Any]]
@@ -72,13 +70,6 @@ def decide(scratch: Path, config: CurateConfig, resources: CurateResources) -> W
                 " (FORMAT parquet, ROW_GROUP_SIZE 100000)"
             )
     return Whole(counts, capped)
-
-
-def dropped(scratch: Path, name: str, first: int, last: int) -> pa.Table:
-    """The rows of `<name>.parquet` for files `first` to `last`, both included."""
-    return pq.read_table(
-        scratch / f"{name}.parquet", filters=[("file", ">=", first), ("file", "<=", last)], partitioning=None
-    )
 
 
 def _cap_phrases(connection: duckdb.DuckDBPyConnection, cap: int, order: str) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""The annotation dataset, as every command sees it: where it is, what a row holds, what people said of it."""
+"""The annotation dataset, for every command: files, schema, index, reviews, destination."""
 
 from pipeline.dataset.annotation_dataset import AnnotationDataset, open_dataset
 

@@ -54,11 +54,6 @@ class AnnotationFile:
     size: int
     rows: int = 0
 
-    @property
-    def shard(self) -> str:
-        """Name of the folder that it lies in, which is the shard's."""
-        return PurePosixPath(self.path).parent.name
-
 
 @dataclass(frozen=True)
 class AnnotationDataset:
@@ -96,6 +91,10 @@ class AnnotationDataset:
         """`path` inside the file system as people write it: plain if local, else with protocol."""
         return full_url(self.fs, path)
 
+    def shard_of(self, file: AnnotationFile) -> str:
+        """The folder below `annotations` that a file lies in, which is named after its shard."""
+        return str(PurePosixPath(file.path).parent.relative_to(f"{self.root}/annotations"))
+
     def list_files(self, folder: str = "annotations") -> list[AnnotationFile]:
         """The Parquet files below `folder` as they are now, by path; not those that begin with '.' or '_'."""
         below = f"{self.root}/{folder}".rstrip("/")
@@ -113,7 +112,7 @@ class AnnotationDataset:
     def connect(self, *, memory_limit: str = "2GB", threads: int | None = None) -> Any:
         """A DuckDB connection (closed by `with`) with the views `images`, `masks` and `reviews`.
 
-        It may read files, so it is not for SQL of strangers: see `curate.predicate` for that.
+        It may read files, so it is not for untrusted SQL: see `curate.predicate` for that.
         memory_limit: DuckDB's; what does not fit spills to a temporary folder.
         Other threads take `connection.cursor()`.
         """

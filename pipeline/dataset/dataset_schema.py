@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from sspsam.errors import DataError
 from sspsam.schema import ANNOTATION_SCHEMA, ANNOTATION_TYPE
 
-#: One row a verdict; `phrase` is null where the whole image is meant. The newest one wins.
+#: One row per verdict; `phrase` is null for a verdict on the whole image. The newest one wins.
 REVIEW_SCHEMA: Final = pa.schema(
     [
         pa.field("key", pa.string(), nullable=False),
@@ -24,7 +24,7 @@ REVIEW_SCHEMA: Final = pa.schema(
     metadata=ANNOTATION_SCHEMA.metadata,
 )
 
-#: What people may say; a verdict "none" takes back the ones before it.
+#: Verdicts of a review; "none" withdraws the earlier ones.
 VERDICTS: Final = ("accept", "reject", "flag")
 
 

@@ -1,7 +1,7 @@
-"""The folder that `curate`, `import` and `export` write: refused if it holds something, marked until done.
+"""The folder that `curate`, `import` and `export` write: refused if not empty, marked incomplete until done.
 
-A manifest (`_curation.json`, say) says `complete: false` from the first byte to the last, so that readers
-refuse what was interrupted. Every file is written whole or not at all.
+A manifest (`_curation.json`, say) says `complete: false` until everything is written, so that readers
+refuse an interrupted one. Every file is written whole or not at all.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sspsam.errors import ConfigError
 
 @dataclass(frozen=True)
 class Destination:
-    """A folder of ours under `url`, with its `manifest`'s name."""
+    """An output folder at `url`, and the name of its manifest."""
 
     url: str
     manifest: str
@@ -33,7 +33,7 @@ class Destination:
         return Store(self.url, self.storage_options)
 
     def begin(self, *, overwrite: bool, sources: Sequence[str]) -> None:
-        """Make the folder ours and empty. Raises ConfigError if it must not be touched.
+        """Claim the folder and empty it. Raises ConfigError if it must not be touched.
 
         overwrite: whether a folder that the same command wrote before is emptied; any other folder with
         something in it is refused all the same. sources: folders that are read and so never written into.
@@ -92,7 +92,7 @@ def refuse_overlap(destination: str, sources: Sequence[str]) -> None:
 
 
 def _absolute(url: str) -> str:
-    """A folder's one spelling, without a slash at its end."""
+    """The canonical path or URL of a folder, without a trailing slash."""
     parts = urlsplit(str(url))
     if len(parts.scheme) > 1 and parts.scheme not in ("file", "local"):
         return str(url).rstrip("/")

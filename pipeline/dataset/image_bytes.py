@@ -65,7 +65,7 @@ def image_bytes(
 
 
 def place_of(row: Mapping[str, Any]) -> str:
-    """Where a row's image is, for people: URL and member, or shard and key."""
+    """Where a row's image is, for messages: URL and member, or shard and key."""
     ref = row.get("image_ref") or {}
     if not ref.get("url"):
         return f"{row['shard']}/{row['key']}"

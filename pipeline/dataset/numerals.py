@@ -1,4 +1,4 @@
-"""Numbers as people read them, the same in the report, its contact sheet and tables."""
+"""Numbers and counts as text, the same in the report, its contact sheet and tables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Some rows of a file with their phrases unnested, and which of them still live."""
+"""A batch of rows with their phrases unnested, and which of them are kept so far."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ MASKS: Final = pa.schema(
 
 @dataclass
 class Batch:
-    """Some rows of one file and which of them still live.
+    """A batch of rows of one file, and which of them are kept so far.
 
     rows: the image columns with `phrase_count` and `mask_count`. masks: one row a phrase, as in the view
     `masks`. row_of: (masks,) the row of each. aliases: phrases merged into a mask, by its position.

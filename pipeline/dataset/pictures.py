@@ -20,8 +20,8 @@ SIDES = (320, 640, 1280, 2560)
 
 
 class Pictures:
-    """Thumbnails of images by id. Every picture is decoded and encoded again: what a bucket holds
-    is never handed to the browser as it is."""
+    """Thumbnails of images by id. Every picture is decoded and encoded again: the stored bytes
+    never reach the browser."""
 
     def __init__(
         self, rows: Rows, dataset: AnnotationDataset, *, cache_mb: int = 256, threads: int = 8

@@ -1,8 +1,8 @@
-"""Verdicts of people: read into the table `verdicts`, written as new files, never into annotations.
+"""Review verdicts: read into the table `verdicts`, written as new files, never into annotations.
 
-OUTPUT/reviews/<UTC time>-<random>.parquet holds what one request brought. Files are never changed,
+OUTPUT/reviews/<UTC time>-<random>.parquet holds the verdicts of one request. Files are never changed,
 so writers need no lock, and the newest verdict on a (shard, key, phrase) wins. The verdict `none`
-takes an earlier one back.
+withdraws an earlier one.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ WHOLE_IMAGE = -1
 
 @dataclass(frozen=True)
 class Verdict:
-    """One person's word on an image, or on one phrase of it (`phrase` None: the image)."""
+    """A reviewer's verdict on an image, or on one phrase of it (`phrase` None: the image)."""
 
     shard: str
     key: str
     phrase: str | None
-    verdict: str  # accept, reject, flag; none takes an earlier one back
+    verdict: str  # accept, reject, flag; none withdraws an earlier one
     note: str | None = None
 
     @classmethod
@@ -75,7 +75,7 @@ class Reviews:
         )
 
     def load(self) -> None:
-        """Read all files again. Raises DataError naming a file that is not one of verdicts."""
+        """Read all files again. Raises DataError naming a file that is not of REVIEW_SCHEMA."""
         with self._writing:
             self._apply(read_reviews(self._index.dataset), replace=True)
 

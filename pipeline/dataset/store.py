@@ -77,7 +77,7 @@ class Store:
             return None
 
     def use(self, name: str, reader: Callable[[BinaryIO], T]) -> T:
-        """What `reader` makes of the open file: for files of which only a part is read.
+        """The result of `reader` on the open file: for files of which only a part is read.
 
         Raises:
             FileNotFoundError: there is no such file.

@@ -1,4 +1,4 @@
-"""Phrases as people count them: normalised text, and head nouns."""
+"""Phrases for counting: normalised text, and head nouns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From phrases to the closed list of categories that most formats want."""
+"""From phrases to the closed list of categories that most formats need."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which format, and what becomes of images and phrases in it."""
+"""The settings of `sspsam export`: the format, and how images and phrases are written."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
 
+from pipeline.sources.flags import check_settings
 from sspsam.errors import ConfigError
 
 #: format -> one line of help.
@@ -27,15 +28,15 @@ NEEDS_FILES: Final = ("yolo", "fiftyone")
 
 @dataclass(frozen=True)
 class ExportConfig:
-    """What to write.
+    """One export.
 
     Args:
-        format: the other tool's format, see below
+        format: target format, see below
         images: copy them, link to local files (symbolic), or reference them by URL
-        categories: of a mask: its normalised phrase, the phrase's head noun, or a single one
-        images_per_file: images a file, where a file holds many; by default the format's habit
-        workers: images fetched at a time
-        image_root: where INPUT is now, another place that images may be read from, or FROM=TO; repeatable
+        categories: category of a mask: its normalised phrase, the head noun of the phrase, or one for all
+        images_per_file: images per file, where a file holds many; by default what is usual for the format
+        workers: images fetched in parallel
+        image_root: new place of INPUT, further place that images may be read from, or FROM=TO; repeatable
     """
 
     format: str
@@ -46,17 +47,9 @@ class ExportConfig:
     image_root: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for flag, value, known in (
-            ("--format", self.format, tuple(FORMATS)),
-            ("--images", self.images, ("copy", "link", "reference")),
-            ("--categories", self.categories, ("phrase", "head", "single")),
-        ):
-            if value not in known:
-                raise ConfigError(f"{flag} {value!r}: one of {', '.join(known)}")
-        if self.images_per_file is not None and self.images_per_file < 1:
-            raise ConfigError(f"--images-per-file {self.images_per_file}: at least 1")
-        if self.workers < 1:
-            raise ConfigError(f"--workers {self.workers}: at least 1")
+        if self.format not in FORMATS:
+            raise ConfigError(f"--format {self.format!r}: one of {', '.join(FORMATS)}")
+        check_settings(self, images_per_file=1, workers=1)
         if self.images == "link" and self.format in EMBEDDING:
             raise ConfigError(
                 f"--images link: {self.format} holds images inside its files; use copy or reference"

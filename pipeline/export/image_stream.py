@@ -68,7 +68,7 @@ class ExportImage:
 
 @dataclass
 class ExportJob:
-    """What a format needs: where from, where to, how; and what was counted on the way."""
+    """The input, output and settings of one export, and its counters."""
 
     dataset: AnnotationDataset
     destination: Destination
@@ -82,7 +82,7 @@ class ExportJob:
         """The images of a split in the order of the dataset.
 
         An image whose file cannot be read is left out, counted and listed in `skipped_path`. Raises
-        DataError for a mask that is not one.
+        DataError for an invalid mask.
         """
         pairs = ahead(self._fetch, _rows(self.dataset, split), self.config.workers)
         for row, data, suffix, problem in pairs:
@@ -186,7 +186,7 @@ class ExportJob:
 
 
 def check_link(config: ExportConfig, destination: Destination) -> None:
-    """Raise ConfigError if links are asked for where there can be none."""
+    """Raise ConfigError for --images link to a destination that is not local."""
     if config.images == "link" and not destination.store.local:
         raise ConfigError(f"--images link: {destination.url} is not a local folder; use copy or reference")
 
@@ -210,7 +210,7 @@ def _rows(dataset: AnnotationDataset, split: str) -> Iterator[dict[str, Any]]:
 
 
 def _check(dataset: AnnotationDataset, file: AnnotationFile, table: pa.Table) -> None:
-    """Raise DataError, naming file, key and phrase, if a mask is not what it says."""
+    """Raise DataError, naming file, key and phrase, if a mask is invalid."""
     if not table.num_rows:
         return
     batch = open_batch(table)

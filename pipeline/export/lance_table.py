@@ -68,7 +68,7 @@ def write(job: ExportJob) -> None:
 def _batches(
     job: ExportJob, images: Iterator[ExportImage], failed: list[SSPSAMError]
 ) -> Iterator[pa.RecordBatch]:
-    """The rows of `images`; an error of ours on the way is kept in `failed`."""
+    """The rows of `images`; an SSPSAMError on the way is kept in `failed`."""
     try:
         for batch in in_batches(images, _ROWS_A_BATCH):
             rows = [{**job.values(image), "image": image.data} for image in batch]

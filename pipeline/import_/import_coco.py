@@ -25,6 +25,7 @@ from pycocotools import mask as coco_mask
 from pipeline.dataset.destination import Destination
 from pipeline.dataset.image_bytes import in_batches, safe_name
 from pipeline.dataset.segmentations import segmentation_problem
+from pipeline.sources.flags import check_settings
 from sspsam.errors import ConfigError, DataError
 from sspsam.schema import ANNOTATION_SCHEMA
 
@@ -41,12 +42,12 @@ _SPOOL = pa.schema(
 
 @dataclass(frozen=True)
 class ImportConfig:
-    """What becomes a phrase, and where the images are.
+    """What is taken as the phrase, and where the images are.
 
     Args:
-        images: folder or URL that file names are relative to; none if they are URLs or `coco_url` is there
-        phrase_field: field of an annotation that is its phrase; where it is missing, the category's name
-        instances: make one mask of the instances of one phrase of an image, or one each
+        images: folder or URL that file names are relative to; not needed with URLs or `coco_url`
+        phrase_field: field of an annotation that holds its phrase; if missing, the category's name
+        instances: merge the instances of one phrase of an image into one mask, or keep one mask each
     """
 
     images: str | None = None
@@ -54,8 +55,7 @@ class ImportConfig:
     instances: Literal["merge", "separate"] = "merge"
 
     def __post_init__(self) -> None:
-        if self.instances not in ("merge", "separate"):
-            raise ConfigError(f"--instances {self.instances!r}: merge or separate")
+        check_settings(self)
 
 
 def import_coco(

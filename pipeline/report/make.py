@@ -37,7 +37,7 @@ def make_report(config: ReportConfig) -> ReportSummary:
     """Write the page and the sheet. Memory does not grow with the dataset (DuckDB spills).
 
     Raises DataError if there is no dataset, no readable file in it, or the truth does not fit it;
-    ConfigError if the page cannot be written where it was asked for.
+    ConfigError if the page or the sheet cannot be written.
     """
     dataset = open_dataset(
         config.output,

@@ -1,4 +1,4 @@
-"""What the report counts, each by one query over the index."""
+"""The counts of the report, each by one query over the index."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ _CHARTS = (
 
 @dataclass(frozen=True)
 class Content:
-    """Everything that the page shows."""
+    """The data of the page."""
 
     url: str
     run: dict[str, Any] | None  # _run.json

@@ -1,4 +1,4 @@
-"""What `sspsam report` can be told."""
+"""The settings of `sspsam report`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from pipeline.sources.flags import StorageOptions
+from pipeline.sources.flags import StorageOptions, check_settings
 from sspsam.errors import ConfigError
 
 
@@ -19,13 +19,13 @@ class ReportConfig:
         output: annotation dataset, a folder or URL (s3://bucket/output)
         page: HTML file to write (OUTPUT/report.html if OUTPUT is local, else ./report.html)
         sheet: PNG file to write (the page's name with .png)
-        truth: true masks in the same schema, keys and phrases: shows IoU (OUTPUT/truth, if it exists)
+        truth: ground truth of the same schema, keys and phrases, for IoU (default: OUTPUT/truth if it exists)
         tiles: images a section
         phrases: rows of the table of phrases
         seed: of the random samples
         memory_mb: DuckDB's memory limit, MiB
-        threads: files read, and images decoded, at the same time
-        image_root: where INPUT is now, another place that images may be read from, or FROM=TO; repeatable
+        threads: files read and images decoded in parallel
+        image_root: new place of INPUT, further place that images may be read from, or FROM=TO; repeatable
         storage_options: options of fsspec for all URLs, as JSON
     """
 
@@ -43,9 +43,6 @@ class ReportConfig:
     storage_options: StorageOptions = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name, least in (("tiles", 1), ("phrases", 1), ("memory_mb", 128), ("threads", 1)):
-            if getattr(self, name) < least:
-                flag = "--" + name.replace("_", "-")
-                raise ConfigError(f"{flag} {getattr(self, name)} is too little: give {least} or more")
+        check_settings(self, tiles=1, phrases=1, memory_mb=128, threads=1)
         if self.tiles > 200:
             raise ConfigError(f"--tiles {self.tiles}: the page holds its images, so at most 200")

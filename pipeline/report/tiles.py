@@ -50,7 +50,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class Section:
-    """Tiles under a heading. `empty`: what to say if there are none."""
+    """Tiles under a heading."""
 
     name: str
     title: str

@@ -1,4 +1,4 @@
-"""Bytes of many small files at a time: images behind URLs and in folders."""
+"""Parallel fetching of many small files: images at URLs and in folders."""
 
 from __future__ import annotations
 

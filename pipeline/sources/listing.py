@@ -1,4 +1,4 @@
-"""From what the user points at to shards: URL, glob, folder, or text file of URLs."""
+"""INPUT (URL, glob, folder, or text file of URLs) as a list of shards."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Chunks of a shard, whatever happens to the storage while they are read."""
+"""Chunks of a shard, with retries while the storage fails."""
 
 from __future__ import annotations
 

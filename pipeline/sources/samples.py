@@ -1,4 +1,4 @@
-"""What a reader hands on: shards, samples, chunks, and the options they are read with."""
+"""The types of the readers: shards, samples, chunks, and read options."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files wherever fsspec finds them: opening, and telling faults that pass from faults that stay."""
+"""Files of any fsspec file system: opening them, and telling transient from permanent errors."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class ShardError(Exception):
 def is_transient(error: BaseException) -> bool:
     """Whether the same request may succeed later: timeouts, broken connections, 5xx and 429.
 
-    Not so: missing files (404), refused access (401, 403), and whatever is no storage error.
+    Permanent: missing files (404), refused access (401, 403), and any error that is not the storage's.
     """
     status = _http_status(error)
     if status is not None:
@@ -84,7 +84,7 @@ def describe(error: BaseException) -> str:
 
 
 def mend_for(error: BaseException) -> str:
-    """What a person can do about a storage error, to be put behind its description; often nothing."""
+    """The remedy for a storage error, to be put after its description; often empty."""
     if is_transient(error):
         return "; the storage may be back later"
     names = {base.__name__ for base in type(error).__mro__}

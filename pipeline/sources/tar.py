@@ -1,4 +1,4 @@
-"""Samples of a tar: a forward-only reader that never ends early in silence.
+"""A forward-only tar reader that never ends early in silence.
 
 `tarfile` ends without a word at a damaged header and at a cut between members. Here the headers are
 parsed by `tarfile.TarInfo.frombuf`, and the archive must end as POSIX.1-1988 says: with two blocks
@@ -40,7 +40,7 @@ class Member:
 
 
 class TarStream:
-    """Iterates over the members of an open archive, front to back, reading only what is asked for.
+    """Iterates over the members of an open archive, front to back, reading only what is requested.
 
     Archives written one after the other into one file are read on, like `tar --ignore-zeros` does.
 

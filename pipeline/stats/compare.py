@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
-from pathlib import PurePosixPath
 from typing import Any, Final
 
 import duckdb
@@ -154,15 +153,11 @@ def portions(first: AnnotationDataset, second: AnnotationDataset) -> Iterator[tu
     shards: dict[str, Files] = {}
     for side, dataset in enumerate((first, second)):
         for file in dataset.files:
-            shards.setdefault(_shard(dataset, file), ([], []))[side].append(file)
+            shards.setdefault(dataset.shard_of(file), ([], []))[side].append(file)
     if any(all(sides) for sides in shards.values()):
         yield from ((sides, True) for sides in shards.values())
     else:
         yield (list(first.files), list(second.files)), False
-
-
-def _shard(dataset: AnnotationDataset, file: AnnotationFile) -> str:
-    return str(PurePosixPath(file.path).parent.relative_to(f"{dataset.root}/annotations"))
 
 
 def _source(dataset: AnnotationDataset, files: list[AnnotationFile]) -> str:

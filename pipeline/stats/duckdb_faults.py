@@ -1,4 +1,4 @@
-"""What DuckDB says of a bad file, said as the readers of this package say it: with the file's name."""
+"""DuckDB's errors as DataError with the name of the damaged file."""
 
 from __future__ import annotations
 

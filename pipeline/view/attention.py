@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 
 class Attention:
-    """Holds the model, if one was asked for. It is loaded at once, so that a wrong --model ends the
-    command instead of surprising the person who looks."""
+    """Holds the model of --model, if given. It is loaded at start, so that a wrong one ends the command
+    instead of failing in the browser."""
 
     def __init__(self, config: ViewConfig, pictures: Pictures) -> None:
         """Raises CheckpointError if the model cannot be loaded."""

@@ -1,4 +1,4 @@
-"""Who may ask for what: token, Host and Origin checks, and headers that keep the page to itself.
+"""Access control: token, Host and Origin checks, and security headers.
 
 - A page of another site can make a browser send requests here. Its name pointed at this address
   (DNS rebinding) shows in Host: only addresses, localhost, this machine's name and names given by
@@ -46,7 +46,7 @@ _LOGIN_PAGE = """<!doctype html>
 
 
 class Guard:
-    """ASGI middleware that answers what must not pass, and adds HEADERS to every response."""
+    """ASGI middleware that refuses requests which fail a check, and adds HEADERS to every response."""
 
     def __init__(self, app: ASGIApp, config: ViewConfig) -> None:
         self._app = app

@@ -1,4 +1,4 @@
-"""What `sspsam view` can be told."""
+"""The settings of `sspsam view`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from pipeline.sources.flags import StorageOptions
+from pipeline.sources.flags import StorageOptions, check_settings
 from sspsam.errors import ConfigError
 
 
@@ -21,15 +21,15 @@ class ViewConfig:
         output: annotation dataset, a folder or URL (s3://bucket/output)
         host: address to listen on
         port: TCP port; 0 takes a free one
-        token: secret that every request must bring; made up if --host is reachable from other machines
-        allowed_hosts: a further name under which browsers may reach the server, as behind a proxy; repeatable
+        token: secret that every request must carry; generated if --host is reachable from other machines
+        allowed_hosts: another host name under which browsers reach the server, as behind a proxy; repeatable
         model: also offer attention maps of this model ('tiny', folder, URL)
         device: torch device of --model
-        index_path: keep the index in this DuckDB file, to open faster next time
+        index_path: DuckDB file to keep the index in, so that the next start is faster
         memory_mb: DuckDB's memory limit, MiB
         cache_mb: thumbnails kept in memory, MiB
-        threads: files read, and images decoded, at the same time
-        image_root: where INPUT is now, another place that images may be read from, or FROM=TO; repeatable
+        threads: files read and images decoded in parallel
+        image_root: new place of INPUT, further place that images may be read from, or FROM=TO; repeatable
         storage_options: options of fsspec for all URLs, as JSON
     """
 
@@ -51,12 +51,7 @@ class ViewConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
             raise ConfigError(f"--port {self.port} is not between 0 and 65535")
-        for name in ("memory_mb", "cache_mb", "threads"):
-            if getattr(self, name) <= 0:
-                flag = "--" + name.replace("_", "-")
-                raise ConfigError(f"{flag} {getattr(self, name)} must be positive")
-        if self.memory_mb < 128:
-            raise ConfigError(f"--memory-mb {self.memory_mb} is too little: give 128 or more")
+        check_settings(self, memory_mb=128, cache_mb=1, threads=1)
         if self.token is not None and len(self.token) < 8:
             raise ConfigError("--token has fewer than 8 characters: give a longer secret")
         if self.token is None and not is_loopback(self.host):

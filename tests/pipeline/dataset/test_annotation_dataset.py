@@ -51,7 +51,7 @@ def test_views_hold_every_row_and_phrase(tmp_path: Path) -> None:
     write_reviews(made.output, "a.parquet", [("0000-00000", "shard-0000", None, "accept", 7)])
     dataset = open_dataset(str(made.output))
     assert (dataset.rows, len(dataset.files), dataset.curated) == (12, 4, False)
-    assert {file.shard for file in dataset.files} == {"shard-0000", "shard-0001"}
+    assert {dataset.shard_of(file) for file in dataset.files} == {"shard-0000", "shard-0001"}
     with dataset.connect(threads=1) as connection:
         images = connection.sql("SELECT key, status, phrase_count, mask_count FROM images").fetchall()
         masks = connection.sql('SELECT key, phrase_index, phrase, score, "end" FROM masks').fetchall()
