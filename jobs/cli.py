@@ -26,6 +26,7 @@ COMMANDS = {
     "import": ("jobs.import_", "ground truth of another format into the annotation schema"),
     "train": ("jobs.train", "train or fine-tune SSP-SAM"),
     "evaluate": ("jobs.evaluate", "score a model on a benchmark the way the field does"),
+    "models": ("jobs.models", "models for --model: known ones, or a repository's checkpoints"),
     "convert": ("jobs.convert", "an authors' checkpoint to a folder with safetensors"),
 }
 

@@ -55,8 +55,9 @@ def segment(
 
     Args:
         image: file, URL, or - for standard input
-        model: bundled name (the default), folder, file, hf://org/repo/path, URL, or random:PRESET; or another
-            open model: sam3:SOURCE, grounded-sam:DETECTOR+SEGMENTER, module:factory (docs/model.md)
+        model: for photographs hf://wayneicloud/SSP-SAM (the authors'), a folder, file or URL; the default
+            tiny knows drawings only; `sspsam models` lists more; or another open model: sam3:SOURCE,
+            grounded-sam:DETECTOR+SEGMENTER, module:factory (docs/model.md)
         model_options: options of another open model, such as its thresholds, as JSON
         sha256: hex digest that the model's weights must have
         device: torch device (default: CUDA, else MPS, else CPU)
@@ -158,6 +159,8 @@ def _load(
 ) -> tuple[PhraseSegmenter, dict[str, str]]:
     """The model, its name and sha256; what it warns of (random weights) is said once, loudly."""
     from sspsam import SSPSAM, Segmenter
+    from sspsam.checkpoint import RANDOM_PREFIX
+    from sspsam.known_models import model_warning
     from sspsam.open_models.named import fingerprint, is_open_model, named_model
 
     with warnings.catch_warnings(record=True) as caught:
@@ -176,6 +179,8 @@ def _load(
     for warning in caught:
         if issubclass(warning.category, UserWarning):
             print(f"\n  !!  {warning.message}\n", file=sys.stderr)
+    if (caution := model_warning(source)) and not name.startswith(RANDOM_PREFIX):
+        print(caution, file=sys.stderr)
     return segmenter, source
 
 

@@ -24,8 +24,10 @@ from torch import Tensor
 
 from sspsam.authors_layout import infer_config, is_authors_layout, to_ours
 from sspsam.errors import ArchitectureError, CheckpointError, UnknownModelError
+from sspsam.known_models import DRAWN_SCENES
 from sspsam.language.tokenizer import Tokenizer
 from sspsam.model_config import PRESETS, SSPSAMConfig
+from sspsam.storage.hub import CHECKPOINTS, HubModel, fetch_model
 from sspsam.storage.local_copies import fetch, file_sha256, verify_sha256
 
 CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE = "config.json", "model.safetensors", "tokenizer.txt.gz"
@@ -47,7 +49,7 @@ def default_model() -> str:
 class Weights:
     """What a checkpoint holds: sizes, tensors, the tokenizer that they were trained with.
 
-    `source`: {"name": as given, "sha256": hex digest of the weights file}.
+    `source`: {"name": as given, "sha256": hex digest of the weights file}, for bundled ones `trained_on`.
     """
 
     config: SSPSAMConfig
@@ -72,9 +74,15 @@ def read_weights(source: str, *, sha256: str | None = None) -> Weights:
             f"{tokenizer.path} holds {tokenizer.vocab_size} tokens, but the model was made for "
             f"{config.clip.vocab_size}; put the checkpoint's own {TOKENIZER_FILE} beside it"
         )
-    return Weights(
-        config, tensors, tokenizer, {"name": source, "sha256": sha256 or file_sha256(found.weights)}
-    )
+    digest = sha256 or file_sha256(found.weights)
+    return Weights(config, tensors, tokenizer, {"name": source, "sha256": digest} | bundled_mark(digest))
+
+
+def bundled_mark(sha256: str) -> dict[str, str]:
+    """{"trained_on": ...} for the digest of bundled weights, under whatever name they came; else empty."""
+    root = Path(str(files("sspsam"))) / "weights"
+    known = {file_sha256(root / name / WEIGHTS_FILE) for name in bundled_models()}
+    return {"trained_on": DRAWN_SCENES} if sha256.lower() in known else {}
 
 
 @dataclass(frozen=True)
@@ -107,7 +115,7 @@ def resolve(source: str, *, sha256: str | None = None) -> ModelFiles:
         known = [*bundled_models(), *(RANDOM_PREFIX + name for name in PRESETS)]
         raise UnknownModelError(
             f"no model {source!r}: it is no file or folder here, and the bundled names are "
-            f"{', '.join(known)}; remote models need a URL (hf://, s3://, https://)"
+            f"{', '.join(known)}; remote ones need a URL (hf://, s3://, https://); see `sspsam models`"
         )
     if sha256 is not None:
         verify_sha256(path, sha256)
@@ -116,7 +124,11 @@ def resolve(source: str, *, sha256: str | None = None) -> ModelFiles:
 
 
 def _fetched(url: str, sha256: str | None) -> ModelFiles:
-    if url.split("?", maxsplit=1)[0].endswith((".pth", ".pt", ".safetensors")):
+    on_hub = HubModel.parse(url)
+    if on_hub is not None:
+        found = fetch_model(on_hub, (CONFIG_FILE, TOKENIZER_FILE), sha256=sha256)
+        return ModelFiles(found[""], found.get(CONFIG_FILE), found.get(TOKENIZER_FILE))
+    if url.split("?", maxsplit=1)[0].endswith(CHECKPOINTS):
         return ModelFiles(fetch(url, sha256=sha256), None, None)
     weights, config, merges = (
         fetch(f"{url.rstrip('/')}/{name}", sha256=sha256 if name == WEIGHTS_FILE else None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from sspsam import SSPSAM, SSPSAMConfig
+from tests.hub_server import Hub, hub_server
 
 torch.set_num_threads(1)  # two cores: the processes under test need the other one
 
@@ -65,3 +67,21 @@ def micro_model(micro_config: SSPSAMConfig, tmp_path_factory: pytest.TempPathFac
     folder = tmp_path_factory.mktemp("model") / "micro"
     SSPSAM(micro_config).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A hub, with huggingface_hub's settings as its environment variables would make them."""
+    from huggingface_hub import constants
+
+    from sspsam.storage import local_copies
+
+    with hub_server() as found:
+        monkeypatch.setattr(constants, "ENDPOINT", found.endpoint)
+        template = found.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(local_copies, "_FIRST_PAUSE_S", 0.01)
+        monkeypatch.delenv("HF_TOKEN", raising=False)
+        yield found

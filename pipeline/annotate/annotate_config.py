@@ -85,7 +85,8 @@ class ModelConfig:
 
     model: str = _option(
         "tiny",
-        "bundled name, random:PRESET, folder, file or URL; or another open model: sam3:SOURCE, "
+        "for photographs hf://wayneicloud/SSP-SAM (the authors'), a folder, file or URL; tiny knows drawings "
+        "only; `sspsam models` lists more; or another open model: sam3:SOURCE, "
         "grounded-sam:DETECTOR+SEGMENTER, module:factory (docs/model.md)",
     )
     device: str | None = _option(

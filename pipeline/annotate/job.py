@@ -28,6 +28,7 @@ from pipeline.annotate.shard_reader import Phraser, PhraseSource, Reader, ShardR
 from pipeline.annotate.watch import Patience
 from pipeline.dataset.store import Store
 from pipeline.sources import Shard
+from sspsam.known_models import model_warning
 
 if TYPE_CHECKING:
     import ray.data
@@ -113,6 +114,8 @@ def annotate(
     config = as_begun(config, store)
     job = prepare(config, shards, reader, phrase_source, segmenter_factory, after_chunk)
     run, found = open_output(store, job, fingerprint(job))
+    if reader is None and (caution := model_warning(run.model)):  # a caller's reader brings benchmarks
+        say(caution)
     limits = count_limits(job.shards, job.reader, config.output.chunk_size, config.source)
     wanted = [shard for shard in job.shards if limits is None or shard.name in limits]
     plan = functools.partial(plan_tasks, store, wanted, limits=limits)

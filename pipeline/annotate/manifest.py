@@ -12,6 +12,7 @@ from typing import Any
 
 from pipeline.annotate.annotate_config import AnnotateConfig, flag
 from pipeline.sources import Shard
+from sspsam.checkpoint import bundled_mark
 from sspsam.errors import ConfigError
 from sspsam.schema import SCHEMA_VERSION
 
@@ -37,7 +38,7 @@ class Manifest:
     """What decides a dataset's rows, and what it was made from.
 
     Args:
-        model: `name` and `sha256`.
+        model: `name` and `sha256`; for bundled weights `trained_on`.
         options: those that rows depend on; a resume must have the same.
         inputs: each shard's name, url, format, size and etag.
         image_root: folder that relative `image_ref.url` are relative to; None where all are absolute.
@@ -62,7 +63,7 @@ class Manifest:
             "versions": versions(),
         }
         return cls(
-            model={"name": config.model.model, "sha256": sha256},
+            model={"name": config.model.model, "sha256": sha256} | bundled_mark(sha256),
             options=config.dataset_options(),
             inputs=[
                 {k: getattr(shard, k) for k in ("name", "url", "format", "size", "etag")} for shard in shards

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
@@ -108,6 +109,9 @@ class RunSummary:
             table.add_row("processes lost", f"{self.deaths:,}")
         accounted = "every image is accounted for" if self.complete else "INCOMPLETE"
         lines = [*([self.verdict] if self.verdict else []), *self.problems, accounted]
+        if self.phrases:
+            where = shlex.quote(self.output)
+            lines.append(f"look at them: sspsam view {where}\none page to share: sspsam report {where}")
         return Group(table, *lines)
 
     def print(self, console: Console | None = None) -> None:

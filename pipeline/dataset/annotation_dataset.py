@@ -194,6 +194,15 @@ class AnnotationDataset:
                 " Delete it and run `sspsam annotate` again: it writes only what is missing."
             ) from error
 
+    def model(self) -> dict[str, Any]:
+        """`model` of the run's manifest, or of that of the dataset that this one was curated from.
+
+        Empty where no manifest says it. Raises DataError if one is broken.
+        """
+        curation = self.read_json("_curation.json") or {}
+        found = (self.read_json("_run.json") or curation.get("run") or {}).get("model") or {}
+        return found if isinstance(found, dict) else {"name": found}
+
     def read_json(self, name: str) -> dict[str, Any] | None:
         """A manifest such as `_run.json`; None where there is none. Raises DataError if broken."""
         path = f"{self.root}/{name}"

@@ -64,7 +64,7 @@ def make_report(config: ReportConfig) -> ReportSummary:
         numbers = count(index)
         content = Content(
             url=dataset.url,
-            run=dataset.read_json("_run.json"),
+            model=dataset.model(),
             curation=dataset.read_json("_curation.json"),
             problems=problems,
             numbers=numbers,

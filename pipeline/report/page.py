@@ -19,6 +19,7 @@ from pipeline.dataset.numerals import number, percent, reasons
 from pipeline.report.numbers import Numbers, PhraseRow
 from pipeline.report.tiles import Section
 from pipeline.report.truth import Agreement
+from sspsam.known_models import caveat
 
 STYLE = Path(__file__).parent / "static" / "report.css"
 _CHARTS = (
@@ -37,7 +38,7 @@ class Content:
     """The data of the page."""
 
     url: str
-    run: dict[str, Any] | None  # _run.json
+    model: dict[str, Any]  # of _run.json
     curation: dict[str, Any] | None  # _curation.json
     problems: Sequence[tuple[str, str]]  # files that could not be read
     numbers: Numbers
@@ -68,14 +69,14 @@ def environment() -> Environment:
 
 def render(content: Content) -> str:
     """The whole page."""
-    model = (content.run or {}).get("model") or {}
-    name = model.get("name") if isinstance(model, dict) else model
+    name = content.model.get("name")
     made = f"report of {datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC"
     return (
         environment()
         .get_template("report.html.jinja")
         .render(
             content=content,
+            caveat=caveat(content.model),
             style=Markup(STYLE.read_text(encoding="utf-8")),
             made=" · ".join(filter(None, [name and f"model {name}", made])),
             counts=_counts(content),

@@ -35,6 +35,7 @@ from pipeline.view.security import Guard
 from pipeline.view.view_config import ViewConfig
 from sspsam.drawing.palette import PALETTE
 from sspsam.errors import ConfigError, DataError, SSPSAMError
+from sspsam.known_models import caveat
 
 STATIC = Path(__file__).parent / "static"
 MAX_BODY = 2**20  # bytes of a POST
@@ -70,6 +71,7 @@ class Viewer:
         )
         self.attention = Attention(config, self.pictures)
         self.problem: str | None = None
+        self.caveat: str | None = None
         #: Part of the pictures' URLs, so that no browser shows those of an earlier run from its cache.
         self.run = secrets.token_hex(4)
 
@@ -78,6 +80,7 @@ class Viewer:
         try:
             self.index.refresh()
             self.reviews.load()
+            self.caveat = caveat(self.dataset.model())
             self.problem = None
         except Exception as error:  # the thread's end: the page must say why, whatever it is
             known = isinstance(error, SSPSAMError | OSError)
@@ -196,6 +199,7 @@ def _state(viewer: Viewer, _: Request) -> Response:
             "dataset": viewer.dataset.url,
             "run": viewer.run,
             "colours": ["#" + bytes(colour).hex() for colour in PALETTE],
+            "caveat": viewer.caveat,
             "progress": progress,
             "statuses": statuses,
             "masks": {"all": masks[0], "with_target": masks[1]},

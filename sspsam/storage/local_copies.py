@@ -14,14 +14,17 @@ import os
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import fsspec
+from fsspec.callbacks import TqdmCallback
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_exponential
 
-from sspsam.errors import CheckpointError, ChecksumError, UnknownModelError
+from sspsam.errors import CheckpointError, ChecksumError, SSPSAMError, UnknownModelError
+from sspsam.storage.downloads import DownloadBar, announce
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 #: Protocol -> the extra of this package that brings what reads it.
 EXTRAS = {
@@ -82,8 +85,8 @@ def fetch(
                 return path
     try:
         filesystem, remote = _filesystem(url, storage_options)
-        information = _with_retries(url, lambda: filesystem.info(remote))
-    except _UnreachableError as error:
+        information = with_retries(url, lambda: filesystem.info(remote))
+    except UnreachableError as error:
         cached = _cached(home, name)
         if cached and sha256 is None:
             logger.warning("%s cannot be reached (%s): using the cached copy", url, error)
@@ -95,7 +98,7 @@ def fetch(
     if not target.is_file():
         try:
             _download(filesystem, remote, url, target, information.get("size"), sha256)
-        except _UnreachableError as error:
+        except UnreachableError as error:
             raise CheckpointError(f"{url} could not be downloaded: {error}") from error
     elif sha256 is not None:
         verify_sha256(target, sha256, url)
@@ -121,7 +124,7 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-class _UnreachableError(Exception):
+class UnreachableError(Exception):
     """The store did not answer, after all attempts."""
 
 
@@ -140,16 +143,25 @@ def _filesystem(url: str, storage_options: dict[str, Any] | None) -> tuple[Any, 
     return filesystem, remote
 
 
-def _with_retries(url: str, request: Callable[[], Any]) -> Any:
+def with_retries(url: str, request: Callable[[], T]) -> T:
+    """What `request` gives, after a few attempts.
+
+    Raises:
+        UnreachableError: no attempt was answered.
+        CheckpointError: it was refused; SSPSAMError: what `request` itself makes of an answer.
+    """
+
     @retry(
-        retry=retry_if_exception_type(_UnreachableError),
+        retry=retry_if_exception_type(UnreachableError),
         stop=stop_after_attempt(_ATTEMPTS),
         wait=wait_exponential(multiplier=_FIRST_PAUSE_S),
         reraise=True,
     )
-    def once() -> Any:
+    def once() -> T:
         try:
             return request()
+        except SSPSAMError:
+            raise
         except Exception as error:  # each store has its own exceptions for a lost connection
             cause, status = _cause(error)
             if isinstance(cause, FileNotFoundError) or status in (404, 410):
@@ -159,7 +171,7 @@ def _with_retries(url: str, request: Callable[[], Any]) -> Any:
                 raise CheckpointError(message) from error
             if isinstance(cause, ImportError):
                 raise CheckpointError(f"{url}: {cause}") from error
-            raise _UnreachableError(f"{type(cause).__name__}: {cause}") from error
+            raise UnreachableError(f"{type(cause).__name__}: {cause}") from error
 
     return once()
 
@@ -183,13 +195,19 @@ def _download(
     partial = target.parent / f".{target.name}.{uuid.uuid4().hex}.partial"
 
     def attempt() -> None:
-        filesystem.get_file(remote, str(partial))
+        bar = TqdmCallback(
+            {"desc": target.name, "unit": "B", "unit_scale": True}, tqdm_cls=DownloadBar, size=size
+        )
+        with bar:
+            filesystem.get_file(remote, str(partial), callback=bar)
         received = partial.stat().st_size
         if size is not None and received != size:
             raise OSError(f"{received} of {size} bytes received")
 
+    if size:
+        announce(url, size, cache_folder())
     try:
-        _with_retries(url, attempt)
+        with_retries(url, attempt)
         if sha256 is not None:
             verify_sha256(partial, sha256, url)
         partial.replace(target)

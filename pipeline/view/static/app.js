@@ -21,7 +21,7 @@ async function loadState() {
   byId("dataset").textContent = `${state.dataset} · ${summary(state)}`;
   byId("dataset").title = byId("dataset").textContent;
   byId("shard-list").replaceChildren(...state.shards.map((shard) => make("option", { value: shard })));
-  const notices = [];
+  const notices = state.caveat ? [make("p", { class: "problem", role: "note" }, state.caveat)] : [];
   const { complete, files, files_total: total, problems } = state.progress;
   if (!complete) {
     notices.push(make("p", { class: "notice", role: "status" }, `Reading ${wholeNumber(files)} of ${wholeNumber(total)} files …`,

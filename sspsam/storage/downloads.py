@@ -1,0 +1,34 @@
+"""What people see of a download: one line that says how large it is, and a progress bar on terminals."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.filesize import decimal
+from tqdm import TqdmExperimentalWarning
+from tqdm.rich import tqdm_rich
+
+
+class DownloadBar(tqdm_rich):
+    """Rich's bar with size, speed and time left, on stderr; nothing where that is no terminal."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        console = Console(stderr=True)
+        options |= {"disable": not console.is_terminal, "options": {"console": console}}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", TqdmExperimentalWarning)
+            super().__init__(*arguments, **options)
+
+
+def announce(url: str, size: int, folder: Path) -> None:
+    """Say on stderr what is going to be downloaded, how much it is (bytes) and where it is kept."""
+    print(f"downloading {url} ({size_text(size)}), once, into {folder}", file=sys.stderr, flush=True)
+
+
+def size_text(size: int | None) -> str:
+    """Bytes as people read them: "2.1 GB"."""
+    return "size unknown" if size is None else decimal(size)
