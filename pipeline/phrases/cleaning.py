@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Final
 
 from pipeline.phrases.web_text import BREAK, LEAD, TALK, TRAIL
@@ -27,6 +28,7 @@ _BACKDROP = re.compile(
     re.IGNORECASE,
 )
 _DEPICTION_ONLY = re.compile(rf"(?:[\w-]+\s)?(?:{_IMAGE_WORD})[\s.!]*$", re.IGNORECASE)
+_SENTENCE = re.compile(r"(?<=[a-z]{3})\.\s+(?=[A-Z])")
 _COMMA = re.compile(r",\s+")
 _NOISE_TAIL = re.compile(r",\s*([\w .-]+)$")
 _WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
@@ -38,15 +40,21 @@ def segments(caption: str) -> list[tuple[int, int]]:
     Left out are URLs, hashtags, file names, sizes, the words of stock sites and shops, "a photo
     of".
     """
-    spans = []
-    start = 0
     caption = caption[:MAX_CHARACTERS]
-    for match in BREAK.finditer(caption):
-        spans.append((start, match.start()))
-        start = match.end()
-    spans.append((start, len(caption)))
+    spans = []
+    for start, end in _between(BREAK, caption, 0, len(caption)):
+        # the parser reads sentences best together, but one that sells is left out alone
+        talks = TALK.search(caption, start, end)
+        spans += _between(_SENTENCE, caption, start, end) if talks else [(start, end)]
     trimmed = [_trim(caption, *span) for span in spans]
     return [span for span in trimmed if span[0] < span[1]]
+
+
+def _between(breaks: re.Pattern[str], text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+    for match in breaks.finditer(text, start, end):
+        yield start, match.start()
+        start = match.end()
+    yield start, end
 
 
 def _trim(caption: str, start: int, end: int) -> tuple[int, int]:

@@ -42,7 +42,7 @@ BREAK: Final = re.compile(
     # addresses
     | \b\d{{1,5}}\s(?:\w+\s){{1,3}}(?:street|st|avenue|ave|road|rd|boulevard|blvd|drive|dr|lane|ln)\b[^|()]*
     | ,?\s(?:[A-Z]\w+\s)?[A-Z][A-Z]\s\d{{5}}\b
-    | [!?]+\s | (?<=[a-z]{{3}})\.\s+(?=[A-Z])                         # sentences
+    | [!?]+\s
     | \s[-–—|•·»~*]+\s | [\r\n\t]+ | [|•·»]+ | [;:]\s | [()\[\]{{}}"“”]
     """,
     re.VERBOSE | re.IGNORECASE,
