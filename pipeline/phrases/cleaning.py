@@ -41,7 +41,7 @@ def segments(caption: str) -> list[tuple[int, int]]:
     of".
     """
     caption = caption[:MAX_CHARACTERS]
-    spans = []
+    spans: list[tuple[int, int]] = []
     for start, end in _between(BREAK, caption, 0, len(caption)):
         # the parser reads sentences best together, but one that sells is left out alone
         talks = TALK.search(caption, start, end)

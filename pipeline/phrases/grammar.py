@@ -28,6 +28,7 @@ from pipeline.phrases.words import (
     STATES,
     TIMES,
     US_STATES,
+    WHEREABOUTS,
 )
 
 if TYPE_CHECKING:
@@ -58,11 +59,12 @@ class Found(NamedTuple):
     text: str | None = None
 
 
-def find(doc: Doc, detail: str = "full", names: str = "keep") -> Iterator[Found]:
+def find(doc: Doc, text: str, detail: str = "full", names: str = "keep") -> Iterator[Found]:
     """The phrases of one parsed text.
 
     Args:
         doc: tagged and parsed; with entities unless `names` is "keep".
+        text: as it was written, every character where it is in `doc`.
         detail: "head" (noun and compounds), "modifiers" (all that stands before the noun too) or
             "full" (what follows as well).
         names: "generic" says role or "person" for a person's name, "drop" leaves persons out, "keep"
@@ -92,7 +94,7 @@ def find(doc: Doc, detail: str = "full", names: str = "keep") -> Iterator[Found]
             left = _compound(head)
         span = doc[left].idx, doc[right].idx + len(doc[right])
         if _LETTERS.search(doc.text[slice(*span)]):
-            yield Found(*span, _without_names(doc, left, right))
+            yield Found(*span, _without_names(doc, text, left, right))
     if not found and any(map(_may_be_thing, doc)) and not any(map(_is_no_phrase, doc)):
         yield Found(0, len(doc.text.rstrip(" .,!?")))  # "a red rose", parsed as if something rose
 
@@ -118,8 +120,8 @@ def _compound(head: Token) -> int:
     return int(first)
 
 
-def _without_names(doc: Doc, left: int, right: int) -> str | None:
-    """The tokens' text with "person", or the role before the name, for names; None if it has none."""
+def _without_names(doc: Doc, written: str, left: int, right: int) -> str | None:
+    """The tokens as written with "person", or the role before the name, for names; None if it has none."""
     names = [e for e in doc.ents if e.label_ == "PERSON" and left <= e.start < e.end <= right + 1]
     if not names:
         return None
@@ -127,10 +129,10 @@ def _without_names(doc: Doc, left: int, right: int) -> str | None:
     for name in names:
         before = doc[name.start - 1] if name.start > left else None
         role = before is not None and (before.lower_ in ROLES or before.tag_ in ("NN", "NNS"))
-        text += doc.text[at : name.start_char].rstrip() if role else doc.text[at : name.start_char] + "person"
+        text += written[at : name.start_char].rstrip() if role else written[at : name.start_char] + "person"
         at = name.end_char - (2 if name.text.endswith(("'s", "’s")) else 0)
-        at += doc.text[at : at + 1] == ","
-    return text + doc.text[at : doc[right].idx + len(doc[right])]
+        at += written[at : at + 1] == ","
+    return text + written[at : doc[right].idx + len(doc[right])]
 
 
 def _is_unseen(token: Token) -> bool:
@@ -143,6 +145,14 @@ def _is_unseen(token: Token) -> bool:
         and (token.nbor(-1).text == "," or token.nbor(-1).tag_.startswith("NNP"))
     ):
         return True
+    if (
+        token.dep_ == "pobj"
+        and token.head.lower_ == "by"
+        and (token.tag_ == "NNP" or token.ent_type_ in ("ORG", "PERSON"))
+    ):
+        return True  # "a dress by Vera Wang"
+    if token.ent_type_ == "PERSON" and token.dep_ == "pobj":
+        return token.head.lower_ in WHEREABOUTS
     if token.ent_type_ not in _UNSEEN:
         return False
     return not any(word.ent_type_ == token.ent_type_ and word.lower_ in LANDMARKS for word in token.subtree)
@@ -233,6 +243,8 @@ def _is_thing(token: Token) -> bool:
     if token.lower_ == "orange" and token.dep_ in ("conj", "appos", "dobj", "pobj", "attr"):
         return True
     inner = token.dep_ in _INNER and (token.dep_ != "nmod" or _joined(token.head) is None)
+    if token.dep_ == "conj" and token.head.dep_ == "nmod" and token.head.head.i == token.i + 1:
+        inner = _joined(token.head.head) is not None  # the palm of "a pool and palm trees"
     if not _is_noun(token) or inner or _is_excluded(token):
         return False
     if token.dep_ == "poss":
@@ -316,7 +328,6 @@ def _left(token: Token) -> int:
     ]
     left = min([token.i, *edges])
     start = token.sent.start
-    # "Blue and white striped umbrella", parsed as if something striped the umbrella
     return start if all(word.tag_ in _LOOKS for word in token.doc[start:left]) else left
 
 
@@ -345,6 +356,8 @@ def _right(token: Token) -> int:
         elif child.dep_ in ("conj", "cc", "appos"):
             break
     verb = token.head
+    if token.dep_ == "dobj" and verb.dep_ == "ROOT" and _left(token) <= verb.i:
+        return int(verb.right_edge.i)  # "Blue and white striped umbrella on a beach": no verb
     if token.dep_ in ("nsubj", "nsubjpass") and verb.dep_ == "ROOT" and _is_state(verb):
         right = max(right, verb.right_edge.i)
     if right == token.i:

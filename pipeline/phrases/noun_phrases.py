@@ -12,6 +12,7 @@ from pipeline.phrases.cleaning import for_parser, is_english, segments
 from pipeline.phrases.grammar import Found
 from pipeline.phrases.language import Languages, pipeline
 from pipeline.phrases.web_text import BREAK
+from pipeline.phrases.words import KIN
 
 if TYPE_CHECKING:
     from spacy.language import Language
@@ -98,7 +99,7 @@ class CaptionReader:
             nlp = pipeline(dict(self.languages.pipelines)[code])
             with nlp.memory_zone():  # or the vocabulary grows with every new word for as long as we run
                 for text, doc in zip(new, self._docs(nlp, code, new), strict=True):
-                    found[text] = seen[text] = list(self._find(code, doc))
+                    found[text] = seen[text] = list(self._find(code, doc, text))
         return found
 
     def _docs(self, nlp: Language, code: str, texts: Sequence[str]) -> Iterator[Doc]:
@@ -116,9 +117,9 @@ class CaptionReader:
             found[i].set_ents([span for span in spans if span is not None and _is_name(span, texts[i])])
         yield from found
 
-    def _find(self, code: str, doc: Doc) -> Iterator[Found]:
+    def _find(self, code: str, doc: Doc, text: str) -> Iterator[Found]:
         if code == "en":
-            yield from grammar.find(doc, self.detail, self.proper_names)
+            yield from grammar.find(doc, text, self.detail, self.proper_names)
             return
         for chunk in doc.noun_chunks:
             named = chunk.root.ent_type_ in ("PER", "PERSON", "LOC", "GPE") and self.proper_names != "keep"
@@ -131,7 +132,8 @@ def _is_name(entity: Span, text: str) -> bool:
     """Whether an entity can be one by the capitals of `text` and by the tagger, which judged alone."""
     if entity.label_ in ("PERSON", "GPE", "LOC"):
         written = text[entity.start_char : entity.end_char]
-        return not written.islower() and all(token.tag_.startswith("NN") for token in entity)
+        common = written.islower() or any(word.lower() in KIN for word in written.split())
+        return not common and all(token.tag_.startswith("NN") for token in entity)
     return True
 
 

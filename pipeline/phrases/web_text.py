@@ -40,7 +40,8 @@ BREAK: Final = re.compile(
         | (?:19|20)\d\d[-/.]\d\d?[-/.]\d\d? )
     | ,?\s(?:on\s)?{_DAY}(?=[.,\s]*$) | ,?\s(?:in\s|circa\s)?(?:19|20)\d\d(?=[.,\s]*$)
     # addresses
-    | \b\d{{1,5}}\s(?:\w+\s){{1,3}}(?:street|st|avenue|ave|road|rd|boulevard|blvd|drive|dr|lane|ln)\b[^|()]*
+    | \b(?:at\s)?\d{{1,5}}\s(?:\w+\s){{1,3}}
+      (?:street|st|avenue|ave|road|rd|boulevard|blvd|drive|dr|lane|ln)\b[^|()]*
     | ,?\s(?:[A-Z]\w+\s)?[A-Z][A-Z]\s\d{{5}}\b
     | [!?]+\s
     | \s[-–—|•·»~*]+\s | [\r\n\t]+ | [|•·»]+ | [;:]\s | [()\[\]{{}}"“”]
@@ -65,6 +66,8 @@ TALK: Final = re.compile(
     | ^(?:size|ages?|colou?r|style|model|item|ref|sku|isbn|page|lot|pack\sof|qty|vol|no)\.?\s\d
     | ^[\d.,/\s+-]+\s?(?:pcs|pieces|ct|sq\s?ft|miles|km|baths?|beds?|oz|lbs?|inch(?:es)?|cm|mm|ft)\b
     | ^[\d.,/\s+-]+\s?(?:kg|g|ml|l|months?|years?|minutes|mins?)\b
+    | \bin\s\d+\s(?:minutes|mins|hours|days)\b | \bnewsletter\b | \bopen\s\d
+    | ^(?:figure|fig\.|table|map)\s(?:\d|of\b) | \b(?:condition|unused)[\s.!]*$
     | ^(?:vector|stock|royalty)\s | ^\S+\.(?:com|net|org|co)\b | ^image\sid\b
     | ^(?:breaking|update|video|watch|file\sphoto|recipe|sale)$ | \b(?:wholesale|manufacturers?|suppliers?)\b
     | ^(?:vibes|style|fashion|brand\snew|like\snew)\b
@@ -89,9 +92,9 @@ LEAD: Final = re.compile(
 #: What comes after it: "recipe", "size 10 NEW with box", "from scratch", "for sale in Austin".
 TRAIL: Final = re.compile(
     r"""(?:
-    \s(?:recipes?|from\sscratch|for\ssale(?:\s.*)?|in\soriginal\spackaging|set\sof\s\d+)
+    \s(?:recipes?|from\sscratch|for\s(?:sale|rent)(?:\s.*)?|in\soriginal\spackaging|set\sof\s\d+)
     | \sfor\s(?:him|her|kids|beginners)
-    | ,?\s\(?(?:us|eu|uk)?\s?sizes?\s\S+(?:\s.*)?
+    | ,?\s\(?(?:us|eu|uk)?\s?sizes?\s\S+(?:\s.*)? | ,?\s(?:us|eu|uk)\s\d+(?:\s.*)?
     | ,?\s(?:brand\s)?new\s(?:with|in)\s(?:box|tags?)(?:\s.*)? | \s(?:brand\s)?new
     )[\s.!]*$""",
     re.VERBOSE | re.IGNORECASE,

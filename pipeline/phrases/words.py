@@ -29,7 +29,8 @@ ABSTRACT: Final = _words(
     "nobody shipping delivery order offer discount deal return quote gift-idea premiere rally match "
     "forehand ceremony meeting trip road-trip vacation travel adventure success teamwork business "
     "fashion lifestyle health concept design news story review tip guide recipe vibe birthday "
-    "inspiration copyspace page link website copy space free warranty guarantee home "
+    "inspiration copyspace page link website copy space free warranty condition inning finance place "
+    "investment rent parking newsletter warranty guarantee home "
     "lot bit ml cl l g kg lb oz mm cm km m ft inch px mp gb pcs x vs etc"
 )
 
@@ -136,4 +137,12 @@ ROLES: Final = _words(
     "president queen king prince princess pope actor actress singer senator coach chef doctor professor "
     "captain general minister chancellor mayor governor pastor bishop judge officer player driver "
     "designer artist model author"
+)
+
+#: Before a name they say where, so that the name is a place's, whatever the recogniser says.
+WHEREABOUTS: Final = _words("in over at across through around")
+
+#: Words that stand for a person without being a name: "grandma's apple pie".
+KIN: Final = _words(
+    "grandma's grandma grandpa's grandpa mom's mom mum's mum dad's dad mommy daddy santa baby"
 )
