@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 from jobs.options import FLAT, command_app, flags_of, given, run, stopped, with_kind
-from pipeline.annotate.annotate_config import SECTIONS, AnnotateConfig, load_yaml
-from pipeline.sources.flags import StorageOptions
+from pipeline.annotate.annotate_config import SECTIONS, AnnotateConfig
+from pipeline.sources.flags import StorageOptions, load_yaml
 from sspsam.errors import ConfigError, SSPSAMError, UnknownModelError
 
 EPILOGUE = """\

@@ -7,7 +7,7 @@
     ├── CheckpointError            weights cannot be used                           checkpoint
     │   ├── UnknownModelError      no such bundled model, file or URL               unknown_model
     │   ├── ArchitectureError      tensors missing, extra or misshapen              architecture
-    │   └── ChecksumError          the file is not the one that was asked for       checksum
+    │   └── ChecksumError          the file is not the one that was requested       checksum
     ├── ImageError                 one image cannot be used                         image
     │   ├── NotAnImageError        bytes that no decoder knows                      not_an_image
     │   ├── TruncatedImageError    the file ends early or is damaged inside         truncated_image

@@ -181,7 +181,7 @@ def _fit(compute: ComputeConfig, nodes: Sequence[NodeResources]) -> Allocation:
 def _usual_on_gpus(
     compute: ComputeConfig, nodes: Sequence[NodeResources], per_gpu: float
 ) -> tuple[int, float]:
-    """(replicas, CPUs of each) if nothing else is asked for: all GPUs."""
+    """(replicas, CPUs of each) by default: all GPUs."""
     there = sum(map(_gpus, nodes))
     low = (compute.replica_range() or (1, 1))[0]
     if there < low * per_gpu:
@@ -197,7 +197,7 @@ def _usual_on_gpus(
 
 
 def _usual_on_cpus(compute: ComputeConfig, nodes: Sequence[NodeResources]) -> tuple[int, float]:
-    """(replicas, CPUs of each) if nothing else is asked for: one for every eight cores of a node."""
+    """(replicas, CPUs of each) by default: one for every eight cores of a node."""
     usual = max(1, sum(math.ceil(_cpus(node) / _MAX_CPU_THREADS) for node in nodes))
     count = (compute.replica_range() or (usual, usual))[0]
     share = min((sum(map(_cpus, nodes)) - FREE_CPUS) / count, max(map(_cpus, nodes), default=0.0))

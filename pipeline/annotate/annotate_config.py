@@ -1,7 +1,7 @@
 """The settings of an annotate run: one frozen dataclass per concern, one flag per field.
 
 Each field's metadata holds its help text, so that the command line, the YAML file and the manifest
-share one list of names. `Settings.from_flags` merges them: flags over YAML over defaults.
+share one list of names. `AnnotateConfig.from_options` takes them: flags over YAML over defaults.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 from sspsam.errors import ConfigError
@@ -253,36 +252,6 @@ def option_fields() -> dict[str, dataclasses.Field[Any]]:
 def flag(name: str) -> str:
     """`chunk_size` -> `--chunk-size`; INPUT and OUTPUT as they stand in the usage line."""
     return name.upper() if name in ("input", "output") else "--" + name.replace("_", "-")
-
-
-def load_yaml(path: str) -> dict[str, Any]:
-    """Options from a YAML file whose keys are the flags' names.
-
-    Raises:
-        ConfigError: no such file, not YAML, or not a mapping.
-    """
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        """SafeLoader without base 60: YAML 1.1 takes `replicas: 1:16` for the number 76."""
-
-    Loader.yaml_implicit_resolvers = {
-        first: [(tag, pattern) for tag, pattern in known if not pattern.match("1:16")]
-        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-    for tag, pattern in (("int", r"[-+]?[0-9]+"), ("float", r"[-+]?[0-9]*\.?[0-9]+([eE][-+]?[0-9]+)?")):
-        Loader.add_implicit_resolver(
-            f"tag:yaml.org,2002:{tag}", re.compile(f"^(?:{pattern})$"), list("-+.0123456789")
-        )
-    try:
-        loaded = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=Loader)
-    except OSError as error:
-        raise ConfigError(f"--config {path} cannot be read: {error.strerror or error}") from error
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"--config {path} is no YAML: {error}") from error
-    if not isinstance(loaded, dict):
-        raise ConfigError(f"--config {path}: expected `option: value` lines")
-    return {str(name): value for name, value in loaded.items()}
 
 
 def _coerce(name: str, value: Any) -> Any:

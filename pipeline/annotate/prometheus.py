@@ -23,7 +23,7 @@ def _instruments() -> dict[str, Any]:
     return {
         "images": Counter("sspsam_images", "Images annotated.", tag_keys=("status",)),
         "masks": Counter("sspsam_masks", "Masks with a target."),
-        "phrases": Counter("sspsam_phrases", "Phrases asked for."),
+        "phrases": Counter("sspsam_phrases", "Phrases segmented."),
         "errors": Counter("sspsam_errors", "Error rows.", tag_keys=("kind",)),
         "seconds": Counter("sspsam_stage_seconds", "Seconds by stage.", tag_keys=("stage",)),
         "bytes": Counter("sspsam_bytes", "Bytes of images read, of files written.", ("direction",)),

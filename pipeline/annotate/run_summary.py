@@ -1,4 +1,4 @@
-"""What a run came to: counts that must add up, speed, what bounded it, and the exit code."""
+"""The summary of a run: counts that must add up, speed, bottleneck, and the exit code."""
 
 from __future__ import annotations
 

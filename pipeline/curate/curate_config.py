@@ -9,9 +9,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, Literal
 
-import yaml
-
-from pipeline.sources.flags import check_settings
+from pipeline.sources.flags import check_settings, load_yaml
 from sspsam.errors import ConfigError
 
 #: Bits by which two 64-bit perceptual hashes may differ and still be searched for in buckets.
@@ -86,15 +84,7 @@ class CurateConfig:
     @classmethod
     def from_yaml(cls, path: str) -> CurateConfig:
         """Read a YAML file of the fields above. Raises ConfigError naming the file."""
-        try:
-            values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise ConfigError(f"--config {path}: cannot be read as YAML ({error})") from error
-        if values is None:
-            return cls()
-        if not isinstance(values, dict):
-            raise ConfigError(f"--config {path}: needs `option: value` lines, found {values!r:.60}")
-        return cls.from_mapping(values, f"--config {path}")
+        return cls.from_mapping(load_yaml(path), f"--config {path}")
 
     def as_json(self) -> dict[str, Any]:
         """The fields as JSON types, as `_curation.json` holds them."""

@@ -105,7 +105,7 @@ class IndexReader:
         )
 
     def _load(self, reference: dict[str, Any]) -> bytes:
-        """The image's bytes; a store that is away for a while is asked again."""
+        """The image's bytes; requests are repeated while the store is unavailable."""
         patience = Retrying(
             retry=retry_if_exception(lambda e: e.__cause__ is not None and is_transient(e.__cause__)),
             stop=stop_after_attempt(_ATTEMPTS),

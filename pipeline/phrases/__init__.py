@@ -1,4 +1,4 @@
-"""What to ask masks for: phrases from captions, columns, lists, or a function of the user's."""
+"""The phrases to segment: from captions, columns, lists, or a user's function."""
 
 from pipeline.phrases.noun_phrases import CaptionReader, Phrase, noun_phrases, without_repeats
 from pipeline.phrases.source import LANGUAGE, PhraseSource, phrase_source

@@ -64,7 +64,7 @@ def languages(spec: str) -> Languages:
         code, _, name = part.strip().partition(":")
         if code not in dict(_identifier().rank("a")):
             raise ConfigError(
-                f"--language {spec!r}: {code!r} is no language that can be told (en, de, zh, ...)"
+                f"--language {spec!r}: {code!r} is not a language that can be detected (en, de, zh, ...)"
             )
         if not name and code != "en":
             raise ConfigError(

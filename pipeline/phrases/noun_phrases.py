@@ -43,7 +43,7 @@ class Phrase:
 
 @dataclass(frozen=True)
 class CaptionReader:
-    """Callable: captions to the phrases of each that a person would ask masks for.
+    """Callable: captions to the noun phrases of each that name something to segment.
 
     Each is a noun with its modifiers; a noun inside a modifier is a phrase of its own as well. Left
     out are pronouns, places that are no things, repeats (but for case and articles), and what web

@@ -1,7 +1,7 @@
 """Image-tower features of a dataset, computed once by the annotate job's replicas, for training.
 
 The job's books are the cache's books: a row of `annotations/` an image (status `no_phrase`, since
-nothing is asked of it), resume, quarantine of images that kill a process, errors with their reason.
+no phrases), resume, quarantine of images that kill a process, errors with their reason.
 """
 
 from __future__ import annotations
@@ -166,5 +166,5 @@ def cache_features(
 
 
 def no_phrases(samples: list[Sample]) -> list[list[Phrase]]:
-    """Nothing is asked of any image."""
+    """No phrases for any image."""
     return [[] for _ in samples]

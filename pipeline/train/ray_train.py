@@ -226,7 +226,7 @@ def _start(spec: StageSpec, device: str) -> SSPSAM:
 
 def _distributed(device: Any) -> Callable[[nn.Module], nn.Module]:
     def wrap(module: nn.Module) -> nn.Module:
-        # Some tokens of SAM's decoder draw masks that nobody asked for: they get no gradient.
+        # Some tokens of SAM's decoder draw masks that are not used: they get no gradient.
         return nn.parallel.DistributedDataParallel(
             module,
             device_ids=[device] if device.type == "cuda" else None,

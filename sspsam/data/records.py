@@ -38,7 +38,7 @@ class ImageRef:
 
 @dataclass(frozen=True)
 class Segmentation:
-    """A mask as its dataset keeps it, drawn only when asked for: the union of all parts.
+    """A mask as its dataset keeps it, drawn only on access: the union of all parts.
 
     Attributes:
         rings: polygons, each the bytes of a (n, 2) little-endian float64 array of (x, y) pixels of

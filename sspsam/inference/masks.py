@@ -53,7 +53,7 @@ class Mask:
     box_agreement: float | None  # IoU of bbox and predicted_box, 0..1
     clip_score: float | None  # cosine of the sentence and the patches under the mask, -1..1
     truncated: bool  # the phrase had more tokens than the text tower takes
-    square_rle: RLE | None = None  # of the score square, if asked for
+    square_rle: RLE | None = None  # of the score square, if requested
 
     def decode(self) -> np.ndarray:
         """(height, width) bool, over the original image."""

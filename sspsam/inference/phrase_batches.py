@@ -125,7 +125,7 @@ class PhraseRunner:
             self._waiting.popleft()
         with self._stopwatch.on_clock("rle"):
             while sum(size for size, _ in self._waiting) > self._budget:
-                self._waiting.popleft()[1].exception()  # whoever asked for these masks raises it
+                self._waiting.popleft()[1].exception()  # the caller that requested these masks raises it
         return futures
 
     def _decode(self, features: ImageFeatures, encoded: EncodedPhrases, tasks: Sequence[Task]) -> _Decoded:

@@ -1,4 +1,4 @@
-"""Text features of phrases, encoded once however often a phrase is asked for."""
+"""Text features of phrases, encoded once however often a phrase occurs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class EncodedPhrases:
 
 
 class TextCache:
-    """Keeps the features of the phrases that were asked for last.
+    """Keeps the features of the phrases that were used last.
 
     Args:
         model: its text tower and tokenizer.

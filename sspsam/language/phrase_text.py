@@ -1,4 +1,4 @@
-"""What makes a text a phrase that the model can be asked for."""
+"""The checks and clean-up that make a text a phrase for the model."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ _KINDS = {
 class GroundingDino:
     """All boxes of one phrase at a time.
 
-    Each phrase is a prompt of its own, so that its boxes do not depend on what else is asked for; the image
+    Each phrase is a prompt of its own, so that its boxes do not depend on the other phrases; the image
     backbone runs once an image all the same.
 
     Args:

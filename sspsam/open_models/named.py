@@ -88,7 +88,7 @@ class NamedModel:
         """
         if sha256 is not None and (found := self.digest()) != sha256:
             raise ChecksumError(
-                f"--model {self.name}: sha256 {found[:12]} here, but {sha256[:12]} is asked for"
+                f"--model {self.name}: sha256 is {found[:12]}, but {sha256[:12]} was requested"
             )
         made: Any = self.factory(*self.sources, device=device, **self.options)
         # A factory may bring its own batching, as `sspsam.Segmenter` does.

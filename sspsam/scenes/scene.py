@@ -45,7 +45,7 @@ class Scene:
 
 
 def scene(index: int, split: str = "heldout", phrases: int = 8, config: SceneConfig | None = None) -> Scene:
-    """Scene `index` of a split; the same whenever it is asked for."""
+    """Scene `index` of a split; the same at every call."""
     return next(scenes(split, index, 1, phrases, config))
 
 

@@ -1,4 +1,4 @@
-"""Remote files as local paths: cached, whole or absent, and the ones that were asked for.
+"""Remote files as local paths: cached, whole or absent, and verified.
 
 A file lies at `CACHE/<hash of URL>/<hash of version>/<name>`, where the version is what the store says
 about the object (etag, size, date). It is downloaded under another name and renamed, so that what is
@@ -111,7 +111,7 @@ def verify_sha256(path: Path, sha256: str, name: str | None = None) -> None:
     if found != sha256.lower():
         raise ChecksumError(
             f"{name or path} has sha256 {found}, not {sha256.lower()}: it is not the file that was "
-            "asked for, or the digest is that of another version"
+            "requested, or the digest is that of another version"
         )
 
 

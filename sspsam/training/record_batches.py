@@ -131,7 +131,7 @@ class RecordSource:
         return -(-len(self.units(phrases)) // (images * accumulate * self.world))
 
     def batch(self, step: int, images: int, phrases: int, device: torch.device) -> Batch:
-        """The batch of a step for this process: the same one whenever it is asked for."""
+        """The batch of a step for this process: the same one at every call."""
         for position in range(step, step + 1 + _LOOK_AHEAD):
             key = (position, images, phrases)
             if key not in self._ahead:

@@ -71,7 +71,7 @@ class SceneSource:
         self.pool_size = pool
 
     def batch(self, step: int, images: int, phrases: int, device: torch.device) -> Batch:
-        """The batch of a step: the same one whenever it is asked for."""
+        """The batch of a step: the same one at every call."""
         indices: NDArray[np.int64]
         if self.pool is None:
             indices = step * images + np.arange(images, dtype=np.int64)

@@ -18,7 +18,7 @@ from sspsam.training.scene_batches import SceneSource
 from sspsam.training.train_config import PROMPT_STAGES, TrainConfig
 from sspsam.training.validate import VALIDATION_SEED
 
-#: How often each kind of phrase is asked for where the SSP encoder trains: more of what it learns slowly
+#: How often each kind of phrase is drawn where the SSP encoder trains: more of what it learns slowly
 #: (sizes) or is too sure of (absent things) than `sspsam.scenes.expressions.KINDS`, which measures.
 _TAUGHT: Final = {
     "name": 0.12,

@@ -81,7 +81,7 @@ def test_http_is_downloaded_once_and_survives_cut_answers(cache, server, caplog)
     assert fetch(url, sha256=SHA256.upper()) == path
     assert len(Handler.requests) == asked  # a digest that fits needs no network
     assert fetch(url) == path
-    with pytest.raises(ChecksumError, match="not the file that was asked for"):
+    with pytest.raises(ChecksumError, match="not the file that was requested"):
         fetch(url, sha256="0" * 64)
     with pytest.raises(UnknownModelError, match="no such file"):
         fetch(f"{base}/absent.pth")
