@@ -8,7 +8,8 @@ Tables:
     files(file_id, path, size)
     images(id, file_id, row, shard, key, idx, status, error_kind, error_message, width, height,
            masks, split)                     id rises with (shard, file, row)
-    masks(image_id, position, phrase_id, has_target, truncated, area, area_fraction, <SIGNALS>)
+    masks(image_id, position, phrase_id, has_target, truncated, area, area_fraction, agreement,
+          <SIGNALS>)                           agreement: null but for what `sspsam agree` wrote
     phrases(phrase_id, phrase, folded)       each distinct phrase once; folded: see `fold`
 """
 
@@ -44,12 +45,13 @@ create table if not exists images (
     masks integer, split varchar);
 create table if not exists masks (
     image_id bigint, position integer, phrase_id integer, has_target boolean,
-    truncated boolean, area bigint, area_fraction float, {", ".join(f"{name} float" for name in SIGNALS)});
+    truncated boolean, area bigint, area_fraction float, agreement float,
+    {", ".join(f"{name} float" for name in SIGNALS)});
 create table if not exists phrases (phrase_id integer, phrase varchar, folded varchar);
 """
 
 _IMAGE_COLUMNS = ("key", "shard", "index", "status", "error", "width", "height", "split")
-_MASK_FIELDS = ("phrase", "has_target", "truncated", "area", *SIGNALS)
+_MASK_FIELDS = ("phrase", "has_target", "truncated", "area", "agreement", *SIGNALS)
 
 
 def fold(expression: str) -> str:
@@ -93,7 +95,7 @@ class Index:
             self._connection = duckdb.connect(database, config={"memory_limit": f"{memory_mb}MB"})
             self._connection.execute(_TABLES)
             try:
-                self._connection.execute("select split, truncated from images, masks limit 0")
+                self._connection.execute("select split, truncated, agreement from images, masks limit 0")
             except duckdb.BinderException:  # a file of an earlier version: the dataset is read again
                 for table in ("files", "images", "masks", "phrases"):
                     self._connection.execute(f"drop table {table}")
@@ -221,7 +223,8 @@ class Index:
             signals = ", ".join(SIGNALS)
             cursor.execute(
                 f"""insert into masks
-                select image_id, position, phrase_id, has_target, truncated, area, area_fraction, {signals}
+                select image_id, position, phrase_id, has_target, truncated, area, area_fraction,
+                agreement, {signals}
                 from new_masks join phrases using (phrase) order by image_id, position"""
             )
             cursor.execute("commit")
@@ -256,6 +259,7 @@ def _mask_table(table: pa.Table, first_id: int) -> pa.Table:
     parents = np.asarray(pc.list_parent_indices(lists), dtype=np.int64)
     items = pc.list_flatten(lists)
     positions = np.arange(len(parents)) - np.searchsorted(parents, parents)
+    agreed = items.type.get_field_index("agreement") >= 0
     area = pc.struct_field(items, "area")
     # Float64: Arrow refuses to make float32 of more than 2**24 pixels, which a photo can have.
     sides = [pc.cast(table[name], pa.float64()).combine_chunks() for name in ("width", "height")]
@@ -268,5 +272,6 @@ def _mask_table(table: pa.Table, first_id: int) -> pa.Table:
         "truncated": pc.struct_field(items, "truncated"),
         "area": area,
         "area_fraction": fraction,
+        "agreement": pc.struct_field(items, "agreement") if agreed else pa.nulls(len(items), pa.float32()),
     }
     return pa.table(columns | {name: pc.struct_field(items, name) for name in SIGNALS})

@@ -113,8 +113,9 @@ def _signals(index: Index) -> dict[str, Any]:
     """Quantiles of each signal, the area and its share of the image, over masks with a target."""
     ((number,),) = index.query("select count(*) from masks")
     quantile = "quantile_cont" if number <= _EXACT_MASKS else "approx_quantile"
+    agreement = ["agreement"] if index.dataset.agreed else []
     found = {}
-    for name in (*SIGNALS, "area", "area_share"):
+    for name in (*SIGNALS, *agreement, "area", "area_share"):
         measure = {"area": "area::double", "area_share": "area_fraction"}.get(name, name)
         ((known, mean, values),) = index.query(
             f"select count({measure}), avg({measure}), {quantile}({measure}, {list(QUANTILES)})"

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 
 from sspsam.open_models import weights
 
-_KINDS = {"sam": "SamModel", "sam_hq": "SamHQModel", "sam2": "Sam2Model", "sam2_video": "Sam2Model"}
+#: model_type of config.json -> class of transformers.
+KINDS = {"sam": "SamModel", "sam_hq": "SamHQModel", "sam2": "Sam2Model", "sam2_video": "Sam2Model"}
 
 #: Boxes of one pass through the mask decoder.
 _BOXES = 32
@@ -43,9 +44,9 @@ class BoxMasks:
         import transformers
         from transformers.models.sam.image_processing_pil_sam import SamImageProcessorPil
 
-        self._kind = weights.model_type(folder, _KINDS)
+        self._kind = weights.model_type(folder, KINDS)
         self.device = device
-        self.model = weights.load(getattr(transformers, _KINDS[self._kind]), folder, device)
+        self.model = weights.load(getattr(transformers, KINDS[self._kind]), folder, device)
         self._settings = weights.image_settings(folder)
         # SAM 2 stretches an image to its square; SAM and SAM-HQ fit its longest side and pad.
         self._fits = self._kind in ("sam", "sam_hq")

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import ClassVar
 
 import numpy as np
 import torch
 
-from sspsam.open_models import weights
+from sspsam.open_models import box_masks, grounding_dino, weights
 from sspsam.open_models.box_masks import BoxMasks
 from sspsam.open_models.grounding_dino import GroundingDino
 from sspsam.open_models.instances import united
-from sspsam.open_models.named import check_options
 from sspsam.open_models.protocol import Drawing
 
 
@@ -31,6 +31,9 @@ class GroundedSam:
         phrases_per_batch: phrases of one pass behind the detector's backbone.
     """
 
+    #: Least and most of the options, checked before anything is loaded.
+    LIMITS: ClassVar = {"threshold": (0, 1), "phrases_per_batch": (1, 4096)}
+
     def __init__(
         self,
         detector: str,
@@ -40,8 +43,6 @@ class GroundedSam:
         threshold: float = 0.35,
         phrases_per_batch: int = 8,
     ) -> None:
-        limits = (("threshold", threshold, 0.0, 1.0), ("phrases_per_batch", phrases_per_batch, 1, 4096))
-        check_options("grounded-sam", limits)
         where = weights.best_device(device)
         self._detector = GroundingDino(weights.local_folder(detector), where, int(phrases_per_batch))
         self._segmenter = BoxMasks(weights.local_folder(segmenter), where)
@@ -50,7 +51,7 @@ class GroundedSam:
     @staticmethod
     def digest(detector: str, segmenter: str, **options: float) -> str:
         """sha256 over both folders; options stand in the manifest by themselves."""
-        return weights.folder_digest(detector, segmenter)
+        return weights.folder_digest((detector, grounding_dino.KINDS), (segmenter, box_masks.KINDS))
 
     def draw(self, image: np.ndarray, phrases: Sequence[str]) -> list[Drawing]:
         """One drawing a phrase; see `OpenModel.draw`."""

@@ -11,7 +11,8 @@ import torch
 
 from sspsam.open_models import weights
 
-_KINDS = {
+#: model_type of config.json -> class of transformers.
+KINDS = {
     "grounding-dino": "GroundingDinoForObjectDetection",
     "mm-grounding-dino": "MMGroundingDinoForObjectDetection",
 }
@@ -35,7 +36,7 @@ class GroundingDino:
             GroundingDinoImageProcessorPil,
         )
 
-        kind = _KINDS[weights.model_type(folder, _KINDS)]
+        kind = KINDS[weights.model_type(folder, KINDS)]
         self.device = device
         self.model = weights.load(getattr(transformers, kind), folder, device)
         self._backbone = _OnceAnImage(self.model.model.backbone)

@@ -7,7 +7,7 @@ import importlib
 import inspect
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -121,16 +121,18 @@ def named_model(name: str, options: Mapping[str, Any] | None = None, home: str =
         inspect.signature(factory).bind(*sources, device=None, **options)
     except TypeError as error:
         raise ConfigError(f"--model-options {json.dumps(options)} for --model {name}: {error}") from error
+    _check_limits(name, getattr(factory, "LIMITS", {}), options)
     return NamedModel(name, factory, tuple(_at_home(one, home) for one in sources), options)
 
 
-def check_options(factory: str, values: Sequence[tuple[str, float, float, float]]) -> None:
-    """Raise ConfigError unless each (option, value, least, most) is a number within its limits."""
-    for option, value, least, most in values:
+def _check_limits(name: str, limits: Mapping[str, tuple[float, float]], options: Mapping[str, Any]) -> None:
+    """Raise ConfigError unless each option with a (least, most) is a number within them."""
+    for option, (least, most) in limits.items():
+        value = options.get(option, least)
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if not number or not least <= value <= most:
             raise ConfigError(
-                f'--model-options "{option}" of {factory} is {value!r}: a number from {least:g} to {most:g}'
+                f'--model-options "{option}" of {name} is {value!r}: give a number from {least:g} to {most:g}'
             )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -11,7 +12,6 @@ import torch.nn.functional as F
 
 from sspsam.open_models import weights
 from sspsam.open_models.instances import united
-from sspsam.open_models.named import check_options
 from sspsam.open_models.protocol import Drawing
 
 #: Tokens of a text prompt, start and end included, as transformers' Sam3Processor pads them.
@@ -34,6 +34,9 @@ class Sam3:
         phrases_per_batch: phrases of one pass behind the encoders.
     """
 
+    #: Least and most of the options, checked before anything is loaded.
+    LIMITS: ClassVar = {"threshold": (0, 1), "mask_threshold": (0, 1), "phrases_per_batch": (1, 4096)}
+
     def __init__(
         self,
         source: str,
@@ -45,10 +48,7 @@ class Sam3:
     ) -> None:
         from transformers import Sam3Model
 
-        limits = (("threshold", threshold, 0.0, 1.0), ("mask_threshold", mask_threshold, 0.0, 1.0))
-        check_options("sam3", (*limits, ("phrases_per_batch", phrases_per_batch, 1, 4096)))
         folder = weights.local_folder(source)
-        weights.model_type(folder, ("sam3", "sam3_video"))
         self.device = weights.best_device(device)
         self.model = weights.load(Sam3Model, folder, self.device)
         self._tokenizer = weights.tokenizer(folder)
@@ -60,7 +60,7 @@ class Sam3:
     @staticmethod
     def digest(source: str, **options: float) -> str:
         """sha256 of the folder; options stand in the manifest by themselves."""
-        return weights.folder_digest(source)
+        return weights.folder_digest((source, ("sam3", "sam3_video")))
 
     def draw(self, image: np.ndarray, phrases: Sequence[str]) -> list[Drawing]:
         """One drawing a phrase; see `OpenModel.draw`."""

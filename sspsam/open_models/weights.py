@@ -52,11 +52,15 @@ def local_folder(source: str) -> Path:
         raise UnknownModelError(f"{source} is no folder here, and not had from the hub: {reason}") from error
 
 
-def folder_digest(*sources: str) -> str:
-    """sha256 over names and contents of the files that make up models: weights, config, tokenizer."""
+def folder_digest(*sources: tuple[str, Collection[str]]) -> str:
+    """sha256 over names and contents of the files that make up models: weights, config, tokenizer.
+
+    sources: each with the values of `model_type` that it may have. Raises CheckpointError.
+    """
     digest = hashlib.sha256()
-    for source in sources:
+    for source, kinds in sources:
         folder = local_folder(source)
+        model_type(folder, kinds)
         files = {path for pattern in _PATTERNS for path in folder.glob(pattern)}
         if not any(path.suffix == ".safetensors" for path in files):
             raise CheckpointError(f"{source} holds no .safetensors file; pickled weights are not loaded")

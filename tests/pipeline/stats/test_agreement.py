@@ -88,7 +88,9 @@ def test_what_works_on_it_and_what_is_refused(tmp_path: Path, capsys: pytest.Cap
     with open_dataset(agreed).connect() as connection:
         ((number,),) = connection.execute("SELECT count(*) FROM masks WHERE agreement >= 0").fetchall()
     assert number > 0
-    assert summarise(open_dataset(agreed))["images"] == 12
+    signals = summarise(open_dataset(agreed))["signals"]
+    assert signals["agreement"]["known"] == signals["area"]["known"]
+    assert "agreement" not in summarise(open_dataset(output))["signals"]
     make_report(ReportConfig(agreed, page=str(tmp_path / "page.html")))
 
     assert main([agreed, truth, str(tmp_path / "twice")]) == 2
