@@ -9,16 +9,19 @@ from typing import Any
 
 from rich.console import Console
 from rich.filesize import decimal
+from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
 from tqdm import TqdmExperimentalWarning
 from tqdm.rich import tqdm_rich
 
 
 class DownloadBar(tqdm_rich):
-    """Rich's bar with size, speed and time left, on stderr; nothing where that is no terminal."""
+    """Rich's bar with size, speed and time left, on stderr, within 80 columns; nothing where that is no
+    terminal."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         console = Console(stderr=True)
-        options |= {"disable": not console.is_terminal, "options": {"console": console}}
+        columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+        options |= {"progress": columns, "options": {"console": console}, "disable": not console.is_terminal}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", TqdmExperimentalWarning)
             super().__init__(*arguments, **options)

@@ -195,9 +195,7 @@ def _download(
     partial = target.parent / f".{target.name}.{uuid.uuid4().hex}.partial"
 
     def attempt() -> None:
-        bar = TqdmCallback(
-            {"desc": target.name, "unit": "B", "unit_scale": True}, tqdm_cls=DownloadBar, size=size
-        )
+        bar = TqdmCallback(tqdm_cls=DownloadBar, size=size)
         with bar:
             filesystem.get_file(remote, str(partial), callback=bar)
         received = partial.stat().st_size

@@ -30,6 +30,7 @@ NEAR_MISSES = {
     "import": ("--phrase-feild", "--phrase-field"),
     "train": ("--recpie", "--recipe"),
     "evaluate": ("--protocoll", "--protocol"),
+    "models": ("--jsno", "--json"),
     "convert": ("--dtpye", "--dtype"),
 }
 #: Fields whose flags have names of their own.
