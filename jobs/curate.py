@@ -47,7 +47,7 @@ def curate(
         overwrite: replace a DEST that curate wrote
         json: print _curation.json instead of a table
         storage_options: options of fsspec, as JSON
-        image_root: where INPUT is now, another place that images may be read from, or FROM=TO; repeatable
+        image_root: new location of INPUT, another location to read images from, or FROM=TO; repeatable
     """
     from rich.console import Console
 

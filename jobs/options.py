@@ -73,7 +73,12 @@ def command_app(command: Callable[..., int], epilogue: str = "") -> App:
         help_format="plaintext",
         group_commands=Group("Commands", show=False),  # the only one is --help itself
         version_flags=[],
-        default_parameter=Parameter(negative_iterable="", negative_none="", allow_repeating=True),
+        default_parameter=Parameter(
+            negative_iterable="",
+            negative_none="",
+            allow_repeating=True,
+            show_default=lambda value: None if value in ((), {}, None) or value is False else str(value),
+        ),
         result_action="return_value",
         suppress_keyboard_interrupt=False,
     )

@@ -36,7 +36,7 @@ class ExportConfig:
         categories: category of a mask: its normalised phrase, the head noun of the phrase, or one for all
         images_per_file: images per file, where a file holds many; by default what is usual for the format
         workers: images fetched in parallel
-        image_root: new place of INPUT, further place that images may be read from, or FROM=TO; repeatable
+        image_root: new location of INPUT, another location to read images from, or FROM=TO; repeatable
     """
 
     format: str

@@ -29,7 +29,7 @@ class ViewConfig:
         memory_mb: DuckDB's memory limit, MiB
         cache_mb: thumbnails kept in memory, MiB
         threads: files read and images decoded in parallel
-        image_root: new place of INPUT, further place that images may be read from, or FROM=TO; repeatable
+        image_root: new location of INPUT, another location to read images from, or FROM=TO; repeatable
         storage_options: options of fsspec for all URLs, as JSON
     """
 
