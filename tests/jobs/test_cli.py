@@ -32,7 +32,6 @@ NEAR_MISSES = {
     "evaluate": ("--protocoll", "--protocol"),
     "models": ("--jsno", "--json"),
     "convert": ("--dtpye", "--dtype"),
-    "models": ("--jsno", "--json"),
 }
 #: Fields whose flags have names of their own.
 RENAMED = {"allowed_hosts": "allowed-host", "index_path": "index"}
