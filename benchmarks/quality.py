@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
+import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
@@ -30,25 +30,10 @@ def blend(signals: dict[str, float]) -> float:
     return float(np.prod(parts) ** (1 / len(parts)))
 
 
-def ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """1 for the least; equal values share the mean of their ranks."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return (last - (counts - 1) / 2)[inverse]
-
-
-def spearman(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
-    """Spearman's rank correlation; nan if one of them is constant."""
-    return float(np.corrcoef(ranks(first), ranks(second))[0, 1])
-
-
-def measure(
-    source: str, count: int, split: str
-) -> tuple[dict[str, NDArray[np.float64]], NDArray[np.float64]]:
-    """Signals by name and true IoU, one entry a drawn mask."""
+def measure(source: str, count: int, split: str) -> pd.DataFrame:
+    """Signals by name and the true `iou`, a row per drawn mask."""
     segmenter = Segmenter(SSPSAM.from_pretrained(source))
     rows: list[dict[str, float]] = []
-    ious: list[float] = []
     for scene in scenes(split, 0, count):
         phrases = [phrase.text for phrase in scene.phrases]
         for phrase, mask in zip(scene.phrases, segmenter.segment([scene.image], [phrases])[0], strict=True):
@@ -56,10 +41,8 @@ def measure(
             if not mask.has_target or any(value is None for value in told.values()):
                 continue
             drawn, true = mask.decode(), scene.mask(phrase)
-            rows.append(told | {"blend": blend(told)})
-            ious.append(float((drawn & true).sum() / (drawn | true).sum()))
-    table = {name: np.array([row[name] for row in rows]) for name in (*SIGNALS, "blend")}
-    return table, np.array(ious)
+            rows.append(told | {"blend": blend(told), "iou": (drawn & true).sum() / (drawn | true).sum()})
+    return pd.DataFrame(rows)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -68,12 +51,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--scenes", type=int, default=120)
     parser.add_argument("--split", choices=sorted(SPLITS), default="heldout")
     options = parser.parse_args(argv)
-    signals, ious = measure(options.model, options.scenes, options.split)
+    masks = measure(options.model, options.scenes, options.split)
+    correlation = masks.corr(method="spearman")["iou"]
     table = Table("signal", "Spearman with IoU", "mean IoU, all", "without the worst third")
-    for name, values in signals.items():
-        kept = ious[values >= np.quantile(values, 1 / 3)]
-        table.add_row(name, f"{spearman(values, ious):.3f}", f"{ious.mean():.3f}", f"{kept.mean():.3f}")
-    Console().print(f"{options.model}: {len(ious)} masks of {options.scenes} scenes ({options.split})")
+    for name in (*SIGNALS, "blend"):
+        kept = masks["iou"][masks[name] >= masks[name].quantile(1 / 3)]
+        table.add_row(name, f"{correlation[name]:.3f}", f"{masks['iou'].mean():.3f}", f"{kept.mean():.3f}")
+    Console().print(f"{options.model}: {len(masks)} masks of {options.scenes} scenes ({options.split})")
     Console().print(table)
     return 0
 

@@ -32,7 +32,7 @@ def convert(
         folder: where config.json, model.safetensors and the tokenizer go; made if absent
         sha256: hex digest that SOURCE's weights must have
         dtype: of the stored tensors
-        overwrite: replace a model that stands in FOLDER
+        overwrite: replace the model in FOLDER
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""`sspsam evaluate MODEL DATASET --split ...`: score a model on a benchmark the way the field does."""
+"""`sspsam evaluate MODEL DATASET --split ...`: the metrics of a model on a benchmark."""
 
 from __future__ import annotations
 
@@ -49,23 +49,23 @@ def evaluate(
     storage_options: StorageOptions | None = None,
     json: bool = False,
 ) -> int:
-    """Score a model on a benchmark the way the field does.
+    """Evaluate a model on a benchmark of referring expression segmentation.
 
     Args:
         model: bundled name, random:PRESET, folder, file or URL
         dataset: folder, file or URL of the benchmark; see docs/evaluation.md
         output: folder or URL; by default evaluations/MODEL-DATASET-SPLIT
-        format: of the benchmark; by default found from the files
-        split: one, or several with commas
+        format: format of the benchmark (default: detected from its files)
+        split: split to score, or several with commas
         images: folder or URL of the images, if not beside the benchmark
         split_by: REFER's maker of the split: unc, umd, google, berkeley
-        limit: records to score at most
+        limit: maximum number of records to score
         device: cpu, cuda or mps
-        chunk_size: images a chunk
-        overwrite: delete what is at OUTPUT, start anew
+        chunk_size: images per chunk
+        overwrite: delete an existing OUTPUT and start again
         retry_errors: recompute chunks that hold error rows: of this kind, or of any if none is named
         storage_options: options of fsspec, as JSON
-        json: print the metrics as JSON alone
+        json: print the metrics as JSON
     """
     output = output or _default_output(model, dataset, split)
     options = dict(storage_options or {})
@@ -108,43 +108,15 @@ def _evaluate(config: EvaluateConfig, json: bool) -> int:
 def show(evaluation: Evaluation, output: str) -> None:
     """Print the metrics as tables, and where the rest is."""
     from rich.console import Console
-    from rich.table import Table
+    from rich.markdown import Markdown
 
-    from sspsam.evaluation.score_summary import interval, percent
+    from sspsam.evaluation import markdown
 
     console = Console(highlight=False)
-    about = evaluation.about
-    title = f"{about['model']} on {about['dataset']}, split {about['split']}"
-    for protocol, subsets in evaluation.scores.items():
-        table = Table(title=f"{title}, protocol {protocol}", title_justify="left")
-        table.add_column("metric")
-        for heading in ("%", "95 % interval", "samples"):
-            table.add_column(heading, justify="right")
-        for score in subsets["all"]:
-            table.add_row(score.name, percent(score.value), interval(score), f"{score.samples:,}")
-        console.print(table)
-        if len(subsets) > 1:
-            console.print(_subset_table(subsets))
+    console.print(Markdown(markdown(evaluation, most_metrics=6, worst=0)))
     plain: dict[str, Any] = {"markup": False, "soft_wrap": True}  # paths stay whole
-    console.print(f"{evaluation.samples:,} samples, {evaluation.images:,} images")
     console.print(f"tables: {output}/metrics.md; per sample: {output}/samples.parquet", **plain)
     console.print(f"pictures of the worst: sspsam report {output}", **plain)
-
-
-def _subset_table(subsets: dict[str, Any]) -> Any:
-    from rich.table import Table
-
-    from sspsam.evaluation.score_summary import percent
-
-    shown = [score.name for score in subsets["all"]][:6]
-    table = Table()
-    table.add_column("subset", no_wrap=True)
-    for name in ("samples", *shown):
-        table.add_column(name, justify="right")
-    for subset, scores in subsets.items():
-        values = [percent(score.value) for score in scores[: len(shown)]]
-        table.add_row(subset, str(max(score.samples for score in scores)), *values)
-    return table
 
 
 def _default_output(model: str, dataset: str, split: str) -> str:

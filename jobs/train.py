@@ -1,8 +1,7 @@
 """`sspsam train OUTPUT`: train SSP-SAM on generated scenes or, with --data, on labelled images.
 
-The same command again goes on where it was stopped or killed. OUTPUT receives one folder a stage
-(checkpoint.pt, validation/*.png, model/), TensorBoard events, and the finished model in `model/`.
-With --workers, that many processes train together through Ray Train, on one machine or a cluster.
+OUTPUT receives one folder per stage (checkpoint.pt, validation/*.png, model/), TensorBoard events, and the
+finished model in `model/`.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -36,19 +36,20 @@ class Run:
 
     Args:
         output: folder or URL of the run; an existing run is resumed
-        recipe: all stages of a schedule; the flags of a stage override it
+        recipe: schedule of one or more stages: tiny, published-boxes, published-masks, finetune; stage flags
+            override it
         source: model to start from (default: random weights)
-        clip: CLIP weights to begin with, with --sam
-        sam: SAM weights to begin with, with --clip
-        preset: layout of random weights
+        clip: CLIP weights to start from, together with --sam
+        sam: SAM weights to start from, together with --clip
+        preset: architecture of a model with random weights
         device: cpu, cuda, mps or auto
         threads: CPU threads (default: torch's choice)
         storage_options: options of fsspec, as JSON
-        workers: processes of Ray Train; 0 trains in this one, or in one of Ray Train if OUTPUT is a URL
-        gpus_per_worker: GPUs a worker (default: 1 if the cluster has any)
-        cpus_per_worker: CPU cores a worker
-        max_failures: lost workers after which the run gives up
-        features: where --cache-features keeps them (default: OUTPUT/features)
+        workers: processes of Ray Train; 0 trains in this process, or in one of Ray Train if OUTPUT is a URL
+        gpus_per_worker: GPUs per worker (default: 1 if the cluster has any)
+        cpus_per_worker: CPU cores per worker
+        max_failures: worker failures after which the run ends
+        features: folder or URL of the features of --cache-features (default: OUTPUT/features)
     """
 
     output: str
@@ -73,16 +74,16 @@ class Labelled:
     """Labelled images, instead of scenes.
 
     Args:
-        data: benchmark, or OUTPUT of annotate, curate or import
-        format: of --data; by default found from the files
-        split: to train on (default: train; all where there are no splits)
-        validation_split: of the same data (default: every 20th image)
+        data: training data: a benchmark, or the OUTPUT of annotate, curate or import
+        format: format of --data (default: detected from the files)
+        split: split to train on (default: train; all where there are no splits)
+        validation_split: split of the same data to validate on (default: every 20th image)
         images_at: folder or URL of the benchmark's images
         image_root: of an annotation dataset: where its INPUT is now, or FROM=TO; repeatable
         split_by: REFER's maker of the split: unc, umd, google, berkeley
-        limit: records to train on at most
-        flip: chance of mirroring
-        translate: place the picture anywhere in CLIP's square, as published
+        limit: maximum number of records to train on
+        flip: probability of horizontal flipping; left and right in phrases change places
+        translate: random position of the image in CLIP's square, as published
     """
 
     data: str | None = None
@@ -113,7 +114,7 @@ def train(
 ) -> int:
     """Train SSP-SAM on generated scenes or, with --data, on labelled images.
 
-    The same command again goes on where it was stopped or killed. With --workers, that many processes train
+    The same command again resumes the run. With --workers N, N processes train
     together through Ray Train, on one machine or a cluster.
     """
     chosen = given(stage)
@@ -136,8 +137,9 @@ def train(
 
 
 def _data(options: Run, labelled: Labelled) -> Data:
-    """What the flags say to train on. Raises ConfigError and DataError."""
+    """The training data that the flags name. Raises ConfigError and DataError."""
     from sspsam.data import DataConfig, find_format
+    from sspsam.data.benchmark_files import exists, join
     from sspsam.training.record_batches import RecordOptions
     from sspsam.training.training_data import RecordData, SceneData
 
@@ -145,7 +147,7 @@ def _data(options: Run, labelled: Labelled) -> Data:
         return SceneData(options.output)
     stores = dict(options.storage_options)
     form = labelled.format or find_format(labelled.data, stores)
-    unsplit = form == "annotations" and not _has_splits(labelled.data, stores)
+    unsplit = form == "annotations" and not exists(join(labelled.data, "_curation.json"), stores)
     return RecordData(
         data=DataConfig(
             dataset=labelled.data,
@@ -177,16 +179,11 @@ def _with_towers(options: Run) -> str:
     return str(start)
 
 
-def _has_splits(dataset: str, stores: dict[str, Any]) -> bool:
-    from sspsam.data.benchmark_files import exists, join
-
-    return exists(join(dataset, "_curation.json"), stores)
-
-
 def _run(options: Run, stages: tuple[TrainConfig, ...], data: Data) -> int:
     """Train in this process."""
     import torch
 
+    from sspsam.modeling.model import default_device
     from sspsam.training.recipes import run_stages
 
     if options.threads:
@@ -203,8 +200,8 @@ def _run(options: Run, stages: tuple[TrainConfig, ...], data: Data) -> int:
             data=data,
             preset=options.preset,
             source=options.source,
-            device=_device(options.device),
-            say=lambda line: print(line, flush=True),
+            device=str(default_device()) if options.device == "auto" else options.device,
+            say=partial(print, flush=True),
             writer=writer,
             stop=lambda: bool(asked),
         )
@@ -237,7 +234,7 @@ def _run_workers(options: Run, stages: tuple[TrainConfig, ...], data: Data) -> i
             max_failures=options.max_failures,
             threads=options.threads,
         ),
-        say=lambda line: print(line, flush=True),
+        say=partial(print, flush=True),
     )
     return _finished(options, measures, started)
 
@@ -265,18 +262,8 @@ def _finished(options: Run, measures: dict[str, float], started: float) -> int:
     return 0
 
 
-def _device(name: str) -> str:
-    import torch
-
-    if name != "auto":
-        return name
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
-
-
 def _writer(output: Path) -> Any:
-    """TensorBoard's writer, or None (said once) without the `train` extra."""
+    """TensorBoard's writer, or None (with a note) without the `train` extra."""
     try:
         from torch.utils.tensorboard.writer import SummaryWriter
     except ImportError:

@@ -17,11 +17,15 @@ def _require(condition: bool, message: str) -> None:
         raise ConfigError(message)
 
 
-def _positive(config: Any, prefix: str) -> None:
+def _check(config: Any, prefix: str, **parts: str) -> None:
+    """Every whole number is positive, and each field of `parts` a multiple of the field that it names."""
     for item in fields(config):
         value = getattr(config, item.name)
-        if isinstance(value, int) and not isinstance(value, bool):
+        if isinstance(value, int):
             _require(value > 0, f"{prefix}.{item.name} must be positive, not {value}")
+    for name, part in parts.items():
+        whole, share = getattr(config, name), getattr(config, part)
+        _require(whole % share == 0, f"{prefix}.{name} {whole} is no multiple of {prefix}.{part} {share}")
 
 
 @dataclass(frozen=True)
@@ -43,21 +47,12 @@ class CLIPConfig:
     context_length: int = 77  # T, tokens a phrase, start and end included
 
     def __post_init__(self) -> None:
-        _positive(self, "clip")
-        _require(
-            self.image_size % self.patch_size == 0,
-            f"clip.image_size {self.image_size} is no multiple of clip.patch_size {self.patch_size}",
-        )
+        heads = {"vision_width": "vision_heads", "text_width": "text_heads"}
+        _check(self, "clip", image_size="patch_size", **heads)
         _require(
             self.surgery_layers <= self.vision_layers,
             f"clip.surgery_layers {self.surgery_layers} exceeds clip.vision_layers {self.vision_layers}",
         )
-        for tower in ("vision", "text"):
-            width, heads = getattr(self, f"{tower}_width"), getattr(self, f"{tower}_heads")
-            _require(
-                width % heads == 0,
-                f"clip.{tower}_width {width} is no multiple of clip.{tower}_heads {heads}",
-            )
 
     @property
     def grid(self) -> int:
@@ -77,11 +72,7 @@ class SSPConfig:
     feed_forward: int = 2048  # hidden width of a layer's feed-forward, channels
 
     def __post_init__(self) -> None:
-        _positive(self, "ssp")
-        _require(
-            self.width % self.heads == 0,
-            f"ssp.width {self.width} is no multiple of ssp.heads {self.heads}",
-        )
+        _check(self, "ssp", width="heads")
 
 
 @dataclass(frozen=True)
@@ -104,19 +95,10 @@ class SAMConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "global_blocks", tuple(self.global_blocks))
-        _positive(self, "sam")
-        _require(
-            self.image_size % self.patch_size == 0,
-            f"sam.image_size {self.image_size} is no multiple of sam.patch_size {self.patch_size}",
-        )
+        _check(self, "sam", image_size="patch_size", encoder_width="encoder_heads")
         _require(
             all(0 <= block < self.encoder_depth for block in self.global_blocks),
             f"sam.global_blocks {self.global_blocks} names a block outside 0..{self.encoder_depth - 1}",
-        )
-        _require(
-            self.encoder_width % self.encoder_heads == 0,
-            f"sam.encoder_width {self.encoder_width} is no multiple of sam.encoder_heads "
-            f"{self.encoder_heads}",
         )
         _require(
             self.embed_dim % 8 == 0 and (self.embed_dim // 2) % self.decoder_heads == 0,
@@ -128,11 +110,6 @@ class SAMConfig:
     def grid(self) -> int:
         """Side of the image embedding, patches."""
         return self.image_size // self.patch_size
-
-    @property
-    def logit_size(self) -> int:
-        """L, side of the mask logits, pixels: the decoder upscales the embedding four times."""
-        return 4 * self.grid
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ stored as the difference to the run two before; 5 bits a character from "0", lea
 that more follow, bit 4 of the last is the sign (cocodataset/cocoapi, maskApi.c, rleToString).
 
 pycocotools 2.0.11 decodes runs that do not cover the mask to whatever memory held before, and its
-`iou` can run for ever on damaged ones: check RLE from a file that others may have written.
+`iou` can loop endlessly on damaged ones: check RLE from a file that others may have written.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from sspsam.errors import DataError
 _LONGEST = 7  # characters of one run: 35 bits
 
 
-def decode_runs(rle: Mapping[str, Any]) -> np.ndarray:
+def check_rle(rle: Mapping[str, Any]) -> np.ndarray:
     """Run lengths (R,) int64 of {"size": [height, width], "counts": str or bytes}.
 
-    Raises DataError, saying what is wrong, unless the runs cover height x width exactly.
+    Raises DataError, saying what is wrong, unless the runs cover height x width exactly: then pycocotools
+    may have it.
     """
     size, counts = rle.get("size"), rle.get("counts")
     if size is None or counts is None or len(size) != 2 or min(size) < 0:
@@ -49,8 +50,3 @@ def decode_runs(rle: Mapping[str, Any]) -> np.ndarray:
     if runs.min() < 0 or runs.sum() != height * width:
         raise DataError(f"the RLE does not fit its size of {width} x {height} pixels")
     return runs
-
-
-def check_rle(rle: Mapping[str, Any]) -> None:
-    """Raise DataError unless the RLE is whole and fits its size: then pycocotools may have it."""
-    decode_runs(rle)

@@ -13,7 +13,7 @@ import pyarrow as pa
 #: Bumped when a field changes meaning or type; stands in the file metadata as `sspsam.schema`.
 SCHEMA_VERSION: Final = "1"
 
-#: Every value of `status`, and what it says.
+#: The values of `status`.
 STATUSES: Final = ("ok", "no_phrase", "error")
 
 #: The quality signals of an annotation, all of them "higher is better", null where undefined.

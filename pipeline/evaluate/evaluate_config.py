@@ -13,7 +13,7 @@ from pipeline.annotate.annotate_config import (
     OutputConfig,
     PhraseConfig,
 )
-from sspsam.data import UPRIGHT_FORMATS, DataConfig
+from sspsam.data import DataConfig
 from sspsam.errors import ConfigError
 from sspsam.evaluation import PROTOCOLS, TASKS
 
@@ -27,9 +27,9 @@ class ScoringConfig:
 
     Args:
         protocol: standard, authors or both
-        task: res, gres or phrasecut; by default the format's own
-        resamples: of the bootstrap over images; 0 for no intervals
-        seed: of the bootstrap
+        task: metrics: res, gres or phrasecut; by default those of the format
+        resamples: bootstrap resamples over images; 0 for no intervals
+        seed: random seed of the bootstrap
     """
 
     protocol: str = "standard"
@@ -56,18 +56,13 @@ class ScoringConfig:
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """Everything `evaluate` needs to know."""
+    """The settings of `evaluate`."""
 
     data: DataConfig
     output: OutputConfig
     model: ModelConfig = field(default_factory=ModelConfig)
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     scoring: ScoringConfig = field(default_factory=ScoringConfig)
-
-    @property
-    def as_stored(self) -> bool:
-        """Whether masks belong to the pixels as stored, whatever EXIF says."""
-        return self.data.format not in UPRIGHT_FORMATS
 
     def annotate_config(self) -> AnnotateConfig:
         """The annotate job that makes the predictions.

@@ -14,7 +14,7 @@ from pipeline.annotate.replica import LoadSegmenter
 from pipeline.annotate.run_summary import RunSummary
 from pipeline.dataset.store import Store
 from pipeline.evaluate.evaluate_config import FORMAT_TASKS, EvaluateConfig
-from pipeline.evaluate.record_shards import INDEX, IndexReader, parquet_bytes, record_phrases, write_index
+from pipeline.evaluate.record_shards import INDEX, IndexReader, record_phrases, write_index
 from pipeline.evaluate.scorer import SAMPLES, TRUTH, Scorer
 from pipeline.sources import Shard
 from sspsam.checkpoint import load_config
@@ -31,7 +31,7 @@ _OURS = (f"{SAMPLES}/", f"{TRUTH}/", f"{INDEX}/", SAMPLES_FILE, METRICS_JSON, ME
 def evaluate(
     config: EvaluateConfig, say: Callable[[str], None] = print
 ) -> tuple[Evaluation | None, RunSummary]:
-    """Predict, score, aggregate; goes on where an earlier run of the same command stopped.
+    """Predict, score, aggregate; resumes an earlier run of the same command.
 
     Writes under OUTPUT: `annotations/` (predictions), `truth/` (the same phrases with true masks),
     `samples.parquet` (a row a sample), `metrics.json` and `metrics.md`.
@@ -56,7 +56,7 @@ def evaluate(
     run = annotate(
         config.annotate_config(),
         shards=shards,
-        reader=IndexReader(store, config.as_stored, dict(config.data.storage_options)),
+        reader=IndexReader(store, config.data.as_stored, dict(config.data.storage_options)),
         phrase_source=record_phrases,
         segmenter_factory=LoadSegmenter(
             config.model.model, config.model.device, square_masks=scoring.authors
@@ -81,7 +81,7 @@ def evaluate(
             "limit": config.data.limit,
         },
     )
-    store.put(SAMPLES_FILE, parquet_bytes(table))
+    store.put_table(SAMPLES_FILE, table)
     store.put(METRICS_JSON, json.dumps(evaluation.to_json(), indent=1).encode())
     store.put(METRICS_MARKDOWN, markdown(evaluation).encode())
     return evaluation, run

@@ -6,11 +6,10 @@ import hashlib
 import io
 from collections.abc import Container, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import groupby
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential
 
@@ -41,7 +40,9 @@ def write_index(store: Store, records: Sequence[Record], split: str) -> list[Sha
     shards = []
     for start in range(0, len(groups), IMAGES_PER_SHARD):
         part = slice(start, start + IMAGES_PER_SHARD)
-        data = parquet_bytes(records_table(groups[part], keys[part]))
+        buffer = io.BytesIO()
+        pq.write_table(records_table(groups[part], keys[part]), buffer, compression="zstd")
+        data = buffer.getvalue()
         name = f"{split.replace(',', '+')}-{start // IMAGES_PER_SHARD:05d}"
         digest = hashlib.sha256(data).hexdigest()[:16]
         # The digest in the name keeps a run that is refused from touching what is there.
@@ -55,7 +56,7 @@ def write_index(store: Store, records: Sequence[Record], split: str) -> list[Sha
 class IndexReader:
     """Reads chunks of a shard that `write_index` made: encoded images, with their records.
 
-    `storage_options` serve the images; `as_stored` leaves EXIF orientation out of account.
+    `storage_options` serve the images; `as_stored` ignores EXIF orientation.
     """
 
     store: Store
@@ -86,10 +87,10 @@ class IndexReader:
 
     def _sample(self, number: int, group: tuple[str, list[Record]]) -> Sample:
         key, records = group
-        reference = records[0].image
+        reference = asdict(records[0].image)
         image, error = None, None
         try:
-            image = self._load(reference.to_dict())
+            image = self._load(reference)
             if self.as_stored:
                 image = ignore_orientation(image)
         except DataError as failure:
@@ -100,7 +101,7 @@ class IndexReader:
             image=image,
             caption=None,
             columns={"records": records},
-            ref=reference.to_dict(),  # type: ignore[arg-type]
+            ref=reference,  # type: ignore[arg-type]
             error=error,
         )
 
@@ -124,11 +125,3 @@ def record_phrases(samples: list[Sample]) -> list[list[Phrase]]:
         ]
         for sample in samples
     ]
-
-
-def parquet_bytes(table: pa.Table) -> bytes:
-    """A table as the bytes of a Parquet file; the same table gives the same bytes."""
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
-    data: bytes = sink.getvalue().to_pybytes()
-    return data

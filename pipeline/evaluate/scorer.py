@@ -10,7 +10,6 @@ import pyarrow as pa
 from pycocotools import mask as coco_mask
 
 from pipeline.dataset.store import Store
-from pipeline.evaluate.record_shards import parquet_bytes
 from pipeline.phrases import Phrase
 from pipeline.sources import Chunk, Sample
 from sspsam.data import Record
@@ -55,12 +54,10 @@ class Scorer:
             )
             truths.append(_truth_row(sample, chunk.shard.name, records, prediction, options))
         name = f"{chunk.shard.name}/{chunk.index:05d}.parquet"
-        tables = {
-            f"{SAMPLES}/{name}": pa.Table.from_pylist(scored, schema=SAMPLE_SCHEMA),
-            f"{TRUTH}/annotations/{name}": pa.Table.from_pylist(truths, schema=ANNOTATION_SCHEMA),
-        }
-        for path, table in tables.items():
-            self.store.put(path, parquet_bytes(table))
+        samples = pa.Table.from_pylist(scored, schema=SAMPLE_SCHEMA)
+        self.store.put_table(f"{SAMPLES}/{name}", samples)
+        truth = pa.Table.from_pylist(truths, schema=ANNOTATION_SCHEMA)
+        self.store.put_table(f"{TRUTH}/annotations/{name}", truth)
 
 
 def _prediction(sample: Sample, result: ImageResult | None) -> Prediction:
@@ -82,16 +79,16 @@ def _truth_row(
     storage_options: dict[str, Any],
 ) -> dict[str, Any]:
     """The truth as an annotation row, a struct a phrase: of a phrase with two referents the first."""
-    first = {record.phrase: record for record in reversed(records)}
+    first: dict[str, Record] = {}
+    for record in records:
+        first.setdefault(record.phrase, record)
     width = prediction.width or (records[0].width if records else None)
     height = prediction.height or (records[0].height if records else None)
     structs = []
     if width and height:
-        for phrase in dict.fromkeys(record.phrase for record in records):
+        for record in first.values():
             try:
-                structs.append(
-                    _truth_struct(first[phrase].rle(height, width, storage_options), first[phrase])
-                )
+                structs.append(_truth_struct(record.rle(height, width, storage_options), record))
             except SSPSAMError:
                 continue  # its sample row says why
     return {

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from PIL import ImageOps
 
 from pipeline.annotate.annotate_config import (
     AnnotateConfig,
@@ -29,12 +30,10 @@ from pipeline.dataset.store import Store
 from pipeline.evaluate.record_shards import IndexReader, write_index
 from pipeline.phrases import Phrase
 from pipeline.sources import Chunk, Sample
-from sspsam.data import UPRIGHT_FORMATS
 from sspsam.errors import DataError, SSPSAMError
 from sspsam.images.decoding import decode_image
 from sspsam.images.preprocess import preprocess_rgb
 from sspsam.inference.results import ImageResult
-from sspsam.training.augment import mirror_image
 from sspsam.training.feature_store import FEATURE_SCHEMA, FOLDER, feature_row
 from sspsam.training.training_data import RecordData
 
@@ -56,7 +55,7 @@ class TowerEncoder:
 
     Args:
         model: on its device.
-        mirrored: encode each image turned over as well.
+        mirrored: encode each image flipped horizontally as well.
     """
 
     def __init__(self, model: SSPSAM, mirrored: bool) -> None:
@@ -76,7 +75,7 @@ class TowerEncoder:
             rgb = decode_image(image)
         except SSPSAMError as error:
             return Encoded(None, None, [], error, None)
-        pictures = [mirror_image(rgb) if way else rgb for way in self._ways]
+        pictures = [ImageOps.mirror(rgb) if way else rgb for way in self._ways]
         ready = [preprocess_rgb(picture, self.model.config) for picture in pictures]
         clip_pixels = torch.stack([clip for clip, _, _ in ready]).to(self.model.device)
         sam_pixels = torch.stack([sam for _, sam, _ in ready]).to(self.model.device)
@@ -130,7 +129,7 @@ class KeepFeatures:
 def cache_features(
     data: RecordData, model: str, url: str, compute: ComputeConfig | None = None
 ) -> RunSummary:
-    """Fill the cache at `url` with the features of all images of `data`; what is there is kept.
+    """Fill the cache at `url` with the features of all images of `data`; existing ones are kept.
 
     Args:
         data: what is to be trained on; with `options.flip` > 0 each image is encoded both ways round.
@@ -155,7 +154,7 @@ def cache_features(
             compute=compute or ComputeConfig(),
         ),
         shards=shards,
-        reader=IndexReader(store, data.data.format not in UPRIGHT_FORMATS, options),
+        reader=IndexReader(store, data.data.as_stored, options),
         phrase_source=no_phrases,
         segmenter_factory=LoadTowers(model, mirrored=mirrored),
         after_chunk=KeepFeatures(store),

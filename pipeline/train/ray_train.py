@@ -12,6 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,7 +83,7 @@ class Storage:
 
 @dataclass(frozen=True)
 class StageSpec:
-    """What a worker needs to know of its stage."""
+    """What a worker needs to train a stage."""
 
     config: TrainConfig
     data: Data
@@ -107,7 +108,7 @@ def train_stages(
     storage_options: Mapping[str, Any] | None = None,
     say: Callable[[str], None] = print,
 ) -> dict[str, float]:
-    """Train the stages one after another; goes on where an earlier run of the same command stopped.
+    """Train the stages one after another; resumes an earlier run of the same command.
 
     Args:
         output: folder or URL that every node reaches. Gets `<number>-<stage>/` with Ray Train's
@@ -116,11 +117,11 @@ def train_stages(
         storage_options: fsspec's, for `output`.
 
     Returns:
-        The last validation's measures.
+        The metrics of the last validation.
 
     Raises:
         ConfigError: the workers do not fit the cluster.
-        DataError: training failed more often than `max_failures`; says how.
+        DataError: training failed more often than `max_failures`; the message has the last error.
     """
     import ray
 
@@ -144,7 +145,7 @@ def train_stages(
             if fs.exists(finished):
                 require_finished(fs.cat_file(finished).decode(), run, f"{root}/{name}")
             else:
-                if isinstance(data, RecordData):  # said here, at once, not by workers started again
+                if isinstance(data, RecordData):  # reported here, at once, not by workers that are restarted
                     data.sources(config, _model_config(preset, source, source_options))
                 threads = workers.threads or max(1, int(workers.cpus_per_worker))
                 fatal = f"{base}/{name}-{_FATAL}"
@@ -154,7 +155,9 @@ def train_stages(
                 say(f"{name}: {workers.workers} workers, {'GPU' if use_gpu else 'CPU'}")
                 result = _fit(spec, name, storage, workers, use_gpu, resources)
                 measures = dict(result.metrics or {})
-                _keep_model(result, fs, f"{base}/{name}")
+                assert result.checkpoint is not None
+                with result.checkpoint.as_directory() as stored:
+                    fs.put(f"{stored}/model/", f"{base}/{name}/model/", recursive=True)
                 fs.pipe_file(finished, json.dumps(run).encode())
             source, source_options = model, storage.options
         fs.copy(f"{base}/{name}/model/", f"{base}/model/", recursive=True)
@@ -165,7 +168,7 @@ def train_stages(
 
 
 def train_worker(settings: dict[str, Any]) -> None:
-    """What each process runs. An error that will not pass is left for the driver and ends every start."""
+    """Entry point of each process. A lasting error goes to the driver by a file and ends every restart."""
     spec: StageSpec = settings["spec"]
     fs = spec.storage.place[0]
     if fs.exists(spec.fatal):
@@ -178,7 +181,7 @@ def train_worker(settings: dict[str, Any]) -> None:
 
 
 def _train(spec: StageSpec) -> None:
-    """The plain loop, told about the other processes."""
+    """The training loop with the rank and hooks of Ray Train."""
     import ray.train
     import ray.train.torch
     import torch
@@ -191,12 +194,17 @@ def _train(spec: StageSpec) -> None:
     model = _start(spec, str(device))
     training, validation = spec.data.sources(spec.config, model.config, rank, world)
     config = settle(spec.config, training, validation)
+    distributed = partial(
+        nn.parallel.DistributedDataParallel,
+        device_ids=[device] if device.type == "cuda" else None,
+        find_unused_parameters=True,  # tokens of SAM's decoder whose masks no loss sees
+    )
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         process = Process(
             rank=rank,
             world=world,
-            wrap=_distributed(device),
+            wrap=distributed,
             restore=lambda: _restored(folder),
             report=_report,
         )
@@ -208,7 +216,7 @@ def _train(spec: StageSpec) -> None:
             folder,
             data=spec.data.describe(),
             process=process,
-            say=(lambda line: print(line, flush=True)) if rank == 0 else _silent,
+            say=partial(print, flush=True) if rank == 0 else lambda line: None,
         )
         final = ray.train.Checkpoint.from_directory(folder) if rank == 0 else None
         ray.train.report({"step": config.steps, **measures}, checkpoint=final)
@@ -222,18 +230,6 @@ def _start(spec: StageSpec, device: str) -> SSPSAM:
     with tempfile.TemporaryDirectory() as folder:
         fs.get(f"{path}/", f"{folder}/", recursive=True)
         return start_model(spec.config, spec.preset, folder, device)
-
-
-def _distributed(device: Any) -> Callable[[nn.Module], nn.Module]:
-    def wrap(module: nn.Module) -> nn.Module:
-        # Some tokens of SAM's decoder draw masks that are not used: they get no gradient.
-        return nn.parallel.DistributedDataParallel(
-            module,
-            device_ids=[device] if device.type == "cuda" else None,
-            find_unused_parameters=True,
-        )
-
-    return wrap
 
 
 def _restored(folder: Path) -> Path | None:
@@ -311,13 +307,6 @@ def _model_config(preset: str, source: str | None, options: dict[str, Any] | Non
     return load_config(source)
 
 
-def _keep_model(result: ray.train.Result, fs: Any, folder: str) -> None:
-    """The finished model out of the last checkpoint, to where every stage has its own."""
-    assert result.checkpoint is not None
-    with result.checkpoint.as_directory() as stored:
-        fs.put(f"{stored}/model/", f"{folder}/model/", recursive=True)
-
-
 def _resources(workers: WorkerConfig) -> tuple[bool, dict[str, float]]:
     """Whether workers use GPUs, and what each reserves.
 
@@ -337,7 +326,3 @@ def _resources(workers: WorkerConfig) -> tuple[bool, dict[str, float]]:
                 f"{kind}s, the cluster has {there:g}"
             )
     return gpus > 0, resources
-
-
-def _silent(line: str) -> None:
-    """Ranks above 0 say nothing."""

@@ -27,15 +27,12 @@ FORMATS: dict[str, Callable[[DataConfig], Iterator[Record]]] = {
     "scenes": read_scenes,
 }
 
-#: Formats whose masks belong to the image as shown, EXIF orientation applied: our own.
-UPRIGHT_FORMATS = ("annotations", "scenes")
-
 
 def read_records(config: DataConfig) -> Iterator[Record]:
     """The records of a benchmark in the order of its files, `config.limit` of them at most.
 
     Raises:
-        DataError: a file is missing (the message says where it can be had), damaged or not in its
+        DataError: a file is missing (the message names the download page), damaged or not in its
             format; there is no such split, or nothing in it.
     """
     images = None if config.images is None else absolute(config.images)
@@ -76,7 +73,6 @@ def find_format(dataset: str, storage_options: dict[str, Any] | None = None) -> 
 
 __all__ = [
     "FORMATS",
-    "UPRIGHT_FORMATS",
     "DataConfig",
     "ImageRef",
     "Record",

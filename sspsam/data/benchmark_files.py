@@ -1,12 +1,11 @@
-"""Opening what a benchmark consists of, local or by fsspec URL; says what is missing."""
+"""Files of a benchmark, local or by fsspec URL; a missing one is named with its download page."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import posixpath
 from collections.abc import Iterator
-from typing import IO, Any
+from typing import Any
 
 import fsspec
 import ijson
@@ -54,16 +53,16 @@ def require(files: dict[str, str], where: str, storage_options: dict[str, Any] |
 
     Args:
         files: path or URL -> what it is.
-        where: they can be had.
+        where: download page.
         storage_options: for fsspec.
 
     Raises:
-        DataError: some do not; names them all, and where they can be had.
+        DataError: some do not; names them all, and the download page.
     """
     missing = [f"{path} ({what})" for path, what in files.items() if not exists(path, storage_options)]
     if missing:
         verb = "is" if len(missing) == 1 else "are"
-        raise DataError(f"{' and '.join(missing)} {verb} missing. To be had: {where}")
+        raise DataError(f"{' and '.join(missing)} {verb} missing. Download: {where}")
 
 
 def read_bytes(path: str, storage_options: dict[str, Any] | None = None) -> bytes:
@@ -73,16 +72,15 @@ def read_bytes(path: str, storage_options: dict[str, Any] | None = None) -> byte
         DataError: there is no such file, or it cannot be read.
     """
     try:
-        with fsspec.open(path, "rb", **options_for(path, storage_options)) as handle:
+        with opened(path, storage_options) as handle:
             return bytes(handle.read())
     except OSError as error:
         raise DataError(f"cannot read {path}: {error}") from error
 
 
-@contextlib.contextmanager
-def opened(path: str, storage_options: dict[str, Any] | None = None) -> Iterator[IO[bytes]]:
-    with fsspec.open(path, "rb", **options_for(path, storage_options)) as handle:
-        yield handle
+def opened(path: str, storage_options: dict[str, Any] | None = None) -> fsspec.core.OpenFile:
+    """A context manager that opens a file to read its bytes."""
+    return fsspec.open(path, "rb", **options_for(path, storage_options))
 
 
 def stream_json(
@@ -113,14 +111,14 @@ def find_image_folder(
     """The first of `folders` that holds the image `first`.
 
     Raises:
-        DataError: none does; lists the places and says where the images can be had.
+        DataError: none does; lists the places, and the download page.
     """
     for folder in folders:
         if exists(join(folder, first), storage_options):
             return folder
     tried = ", ".join(join(folder, first) for folder in folders)
     raise DataError(
-        f"no image {first}; looked for {tried}. Give the folder or URL by --images. To be had: {where}"
+        f"no image {first}; looked for {tried}. Give the folder or URL by --images. Download: {where}"
     )
 
 

@@ -33,6 +33,11 @@ class DataConfig:
             raise ConfigError(f"--limit must be at least 1, not {self.limit}")
 
     @property
+    def as_stored(self) -> bool:
+        """Whether masks belong to the pixels as stored, EXIF ignored: in all formats but our own."""
+        return self.format not in ("annotations", "scenes")
+
+    @property
     def options(self) -> dict[str, Any]:
         """`storage_options` as fsspec takes them."""
         return dict(self.storage_options)

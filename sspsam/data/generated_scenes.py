@@ -33,7 +33,7 @@ def read_scenes(config: DataConfig) -> Iterator[Record]:
     splits = pick_splits(config.split, list(SPLITS), "generated scenes")
     count = _count(config.dataset)
     if config.images is None:
-        raise DataError("scenes are drawn when they are read: say by --images into which folder")
+        raise DataError("scenes are drawn when they are read: give the folder for them by --images")
     fs, folder = fsspec.core.url_to_fs(config.images, **options_for(config.images, config.options))
     fs.makedirs(folder, exist_ok=True)
     for split in splits:

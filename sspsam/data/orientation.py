@@ -1,4 +1,4 @@
-"""Benchmarks annotate the pixels as they are stored, whatever the camera said about turning them."""
+"""EXIF orientation removed from JPEGs: benchmarks annotate the pixels as they are stored."""
 
 from __future__ import annotations
 

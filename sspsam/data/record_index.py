@@ -75,7 +75,7 @@ def _row(record: Record, image_key: str) -> dict[str, Any]:
     segmentation = record.segmentation
     row |= {
         "image_key": image_key,
-        "image": record.image.to_dict(),
+        "image": asdict(record.image),
         "ids": json.dumps(record.ids, ensure_ascii=False),
         "segmentation": None if segmentation is None else asdict(segmentation),
     }

@@ -1,4 +1,4 @@
-"""One record type for every benchmark: an image, a phrase, and what the phrase means in it."""
+"""One record type for every benchmark: an image, a phrase, and its true mask and box."""
 
 from __future__ import annotations
 
@@ -26,14 +26,6 @@ class ImageRef:
     member: str | None = None
     offset: int | None = None
     length: int | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "url": self.url,
-            "member": self.member,
-            "offset": self.offset,
-            "length": self.length,
-        }
 
 
 @dataclass(frozen=True)
@@ -105,10 +97,6 @@ class Segmentation:
         if not parts:
             return _encode(np.zeros((height, width), bool))
         return parts[0] if len(parts) == 1 else coco_mask.merge(parts)
-
-    def decode(self, height: int, width: int) -> np.ndarray:
-        """Boolean (height, width) mask of the original image."""
-        return coco_mask.decode(self.rle(height, width)).astype(bool)
 
     @staticmethod
     def _check(rle: tuple[tuple[int, int], str], height: int, width: int) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -10,10 +11,10 @@ from typing import TypeAlias
 
 from PIL import Image, ImageDraw, ImageFont
 
+from sspsam.drawing.palette import Colour
 from sspsam.errors import ConfigError
 
 Rectangle: TypeAlias = "tuple[float, float, float, float]"  # left, top, right, bottom in pixels
-Colour: TypeAlias = "tuple[int, int, int]"
 
 _ABSENT_COLOUR = (70, 74, 82)
 
@@ -45,12 +46,9 @@ def shortened(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
     text = " ".join(text.split())
     if font.getlength(text[:400]) <= width and len(text) <= 400:
         return text
-    low, high = 0, min(len(text), 400)
-    while low < high:
-        middle = (low + high + 1) // 2
-        fits = font.getlength(text[:middle] + "...") <= width
-        low, high = (middle, high) if fits else (low, middle - 1)
-    return text[:low].rstrip() + "..."
+    lengths = range(1, min(len(text), 400) + 1)
+    fitting = bisect_right(lengths, width, key=lambda length: font.getlength(text[:length] + "..."))
+    return text[:fitting].rstrip() + "..."
 
 
 @dataclass(frozen=True)
@@ -94,21 +92,13 @@ class LabelSheet:
     def place(self, text: str, suffix: str, target: Rectangle, colour: Colour) -> None:
         """Find a place for a label near `target`; `suffix` is kept when the text is cut."""
         shown, width, height = self._fitted(text, suffix)
-        best: Rectangle | None = None
-        least = float("inf")
-        for box in self._near(target, width, height):
-            overlap = self._overlap(box)
-            if overlap < least:
-                best, least = box, overlap
-            if overlap == 0:
-                break
+        box = min(self._near(target, width, height), key=self._overlap)
         anchor = None
-        if least > 0:
+        if self._overlap(box) > 0:
             free = self._anywhere(target, width, height)
             if free is not None:
-                best, anchor = free, _centre(target)
-        if best is not None:
-            self._labels.append(_Label(shown, best, colour, anchor))
+                box, anchor = free, _centre(target)
+        self._labels.append(_Label(shown, box, colour, anchor))
 
     def draw(self) -> None:
         """Draw all labels on the picture."""
@@ -158,18 +148,16 @@ class LabelSheet:
     def _anywhere(self, target: Rectangle, width: float, height: float) -> Rectangle | None:
         """The free place nearest to the target, on a grid."""
         x, y = _centre(target)
-        best, nearest = None, float("inf")
+        boxes = []
         steps_x, steps_y = max(1, int(self._width / max(8, width / 3))), int(self._height / height)
         for row in range(max(1, steps_y)):
             for column in range(steps_x):
                 left = min(column * width / 3, max(0, self._width - width))
                 box = (left, row * height, left + width, row * height + height)
-                if box[3] > self._height or self._overlap(box) > 0:
-                    continue
-                distance = (left + width / 2 - x) ** 2 + (box[1] + height / 2 - y) ** 2
-                if distance < nearest:
-                    best, nearest = box, distance
-        return best
+                if box[3] <= self._height and self._overlap(box) == 0:
+                    distance = (left + width / 2 - x) ** 2 + (box[1] + height / 2 - y) ** 2
+                    boxes.append((distance, box))
+        return min(boxes, key=lambda found: found[0])[1] if boxes else None
 
     def _overlap(self, box: Rectangle) -> float:
         return sum(_shared(box, label.box) for label in self._labels)

@@ -1,4 +1,4 @@
-"""Masks over their image, and the maps that explain them, as pictures for people."""
+"""Overlays of masks on their image, and pictures of the maps that explain them."""
 
 from __future__ import annotations
 
@@ -64,7 +64,8 @@ def draw_overlay(
         RGB of the image's size, or a whole multiple of it if the long side is below 512 px.
     """
     factor = max(1, math.ceil(_SMALLEST_CANVAS / max(image.size)))
-    canvas = np.array(_enlarged(image, factor), dtype=np.uint8)
+    size = (image.width * factor, image.height * factor)
+    canvas = np.array(image.resize(size, Image.Resampling.BICUBIC), dtype=np.uint8)
     base = math.sqrt(canvas.shape[0] * canvas.shape[1])
     thickness = max(2.0, base * 0.0035)
     painted = zip(masks, cycle(colours), strict=False)
@@ -164,7 +165,7 @@ def _explained(
     width = 3 * max(size[0], 300) + 4 * _GAP
     words = _word_lines(maps, small, width - 2 * _GAP)
     tile_top = _GAP + 34
-    height = tile_top + size[1] + 48 + sum(line_height for line_height, _ in words) + _GAP
+    height = tile_top + size[1] + 48 + _CHIP_LINE * len(words) + _GAP
     row = Image.new("RGB", (width, height), _PAPER)
     pen = ImageDraw.Draw(row)
     pen.rounded_rectangle((_GAP, _GAP + 2, _GAP + 18, _GAP + 20), 4, fill=colour)
@@ -175,10 +176,10 @@ def _explained(
         pen.text((left, tile_top + size[1] + 5), name, _INK, small)
         pen.text((left, tile_top + size[1] + 23), note, _FAINT, font_for(12, font))
     top = tile_top + size[1] + 48
-    for line_height, chips in words:
+    for chips in words:
         for left, chip_width, text, attention, share in chips:
             _chip(pen, (_GAP + left, top, chip_width), text, attention, share, small)
-        top += line_height
+        top += _CHIP_LINE
     pen.line((0, height - 1, width, height - 1), (225, 227, 230))
     return row
 
@@ -197,9 +198,10 @@ def _range(values: torch.Tensor) -> str:
 
 
 _Chip: TypeAlias = "tuple[int, int, str, float, float]"
+_CHIP_LINE = 50  # pixels
 
 
-def _word_lines(maps: PhraseMaps, font: ImageFont.FreeTypeFont, width: int) -> list[tuple[int, list[_Chip]]]:
+def _word_lines(maps: PhraseMaps, font: ImageFont.FreeTypeFont, width: int) -> list[list[_Chip]]:
     """Word attention as lines of (left, width, word, attention, share of the greatest)."""
     greatest = max(maps.word_attention, default=1.0) or 1.0
     lines: list[list[_Chip]] = [[]]
@@ -212,7 +214,7 @@ def _word_lines(maps: PhraseMaps, font: ImageFont.FreeTypeFont, width: int) -> l
             left = 0
         lines[-1].append((left, chip, text, attention, attention / greatest))
         left += chip + 6
-    return [(50, line) for line in lines]
+    return lines
 
 
 def _chip(
@@ -230,9 +232,3 @@ def _chip(
     pen.text((left + width / 2, top + 13), text, ink, font, anchor="mm")
     note = font_for(11, None)
     pen.text((left + width / 2, top + 35), f"{attention:.3f}", _FAINT, note, anchor="mm")
-
-
-def _enlarged(image: Image.Image, factor: int) -> Image.Image:
-    if factor == 1:
-        return image
-    return image.resize((image.width * factor, image.height * factor), Image.Resampling.BICUBIC)

@@ -6,7 +6,7 @@ from typing import TypeAlias
 
 Colour: TypeAlias = "tuple[int, int, int]"
 
-#: Mask colours in the order of the phrases; told apart on most photos and by most eyes.
+#: Mask colours in the order of the phrases; distinguishable on most photos and to most people.
 PALETTE: tuple[Colour, ...] = (
     (255, 82, 82),
     (41, 182, 246),

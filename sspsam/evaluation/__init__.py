@@ -1,4 +1,4 @@
-"""Scoring predictions as the field does: per-sample table, metrics, two protocols, intervals."""
+"""Evaluation of predictions: per-sample table, metrics of the field, two protocols, intervals."""
 
 from sspsam.evaluation.bootstrap import Score, intervals
 from sspsam.evaluation.metrics import TASKS, Metric, task_metrics

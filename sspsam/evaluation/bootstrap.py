@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,11 +55,13 @@ def intervals(
     np.add.at(sums, groups, terms)
     values = _ratio(sums.sum(axis=0))
     rng = np.random.default_rng(seed)
-    drawn = np.empty((resamples, len(metrics)))
+    drawn = np.full((max(1, resamples), len(metrics)), np.nan)
     for number in range(resamples):
         weights = np.bincount(rng.integers(0, count, count), minlength=count)
         drawn[number] = _ratio(weights @ sums)
-    low, high = _quantiles(drawn, level)
+    with warnings.catch_warnings():  # of metrics that exist in no resample, whose ends are nan
+        warnings.simplefilter("ignore", RuntimeWarning)
+        low, high = np.nanquantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
     return [
         Score(m.name, float(values[i]), float(low[i]), float(high[i]), int((m.denominator > 0).sum()))
         for i, m in enumerate(metrics)
@@ -69,14 +72,3 @@ def _ratio(sums: np.ndarray) -> np.ndarray:
     """(2K,) numerators and denominators in turn -> (K,); nan where the denominator is 0."""
     numerator, denominator = sums[0::2], sums[1::2]
     return np.divide(numerator, denominator, out=np.full(len(numerator), np.nan), where=denominator > 0)
-
-
-def _quantiles(drawn: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
-    """Ends of the interval, (K,) each; resamples in which a metric does not exist are left out."""
-    ends = np.full((2, drawn.shape[1]), np.nan)
-    for index in range(drawn.shape[1]):
-        values = drawn[:, index]
-        values = values[~np.isnan(values)]
-        if len(values):
-            ends[:, index] = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return ends[0], ends[1]

@@ -11,7 +11,7 @@ arXiv 2306.00968 and its code, ReLA. PhraseCut: arXiv 2008.01187 and its evaluat
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -183,10 +183,8 @@ def _decided(table: pa.Table) -> _Masks:
     """As `_drawn`, and empty where the model decided that there is no target."""
     drawn = _drawn(table)
     keeps = drawn.predicted_target
-    return _Masks(
-        has_target=drawn.has_target,
-        predicted_target=keeps,
-        answered=drawn.answered,
+    return replace(
+        drawn,
         intersection=np.where(keeps, drawn.intersection, 0.0),
         union=np.where(keeps, drawn.union, column(table, "area")),
     )

@@ -1,5 +1,5 @@
-"""From the per-sample table to what is reported: metrics with intervals, by protocol and subset, and
-the worst cases; as JSON and as Markdown."""
+"""The summary of an evaluation: metrics with intervals, by protocol and subset, and the worst cases;
+as JSON and as Markdown."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Scores = list[Score]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an evaluation found.
+    """The results of an evaluation.
 
     Attributes:
         task: "res", "gres" or "phrasecut": which metrics the standard protocol reports.
@@ -93,7 +93,7 @@ def summarise(
         protocols: some of `PROTOCOLS`.
         resamples: of the bootstrap over images.
         seed: of the bootstrap.
-        about: what to keep with the numbers.
+        about: model, dataset and settings, kept with the numbers.
     """
     groups = image_groups(table)
     selections = {"all": np.arange(table.num_rows), **_subsets(table)}
@@ -117,8 +117,13 @@ def summarise(
     )
 
 
-def markdown(evaluation: Evaluation) -> str:
-    """The metrics as Markdown tables, percentages with 95 % intervals."""
+def markdown(evaluation: Evaluation, *, most_metrics: int | None = None, worst: int = 20) -> str:
+    """The metrics as Markdown tables, percentages with 95 % intervals.
+
+    Args:
+        most_metrics: columns of the subsets' table at most.
+        worst: worst cases listed at most.
+    """
     about = evaluation.about
     lines = [f"# {about.get('model', 'model')} on {about.get('dataset', 'dataset')}", ""]
     lines += [f"- {name}: {value}" for name, value in about.items() if value not in (None, "", {})]
@@ -132,16 +137,16 @@ def markdown(evaluation: Evaluation) -> str:
         for score in subsets["all"]:
             lines.append(f"| {score.name} | {percent(score.value)} | {interval(score)} | {score.samples} |")
         if len(subsets) > 1:
-            names = [score.name for score in subsets["all"]]
+            names = [score.name for score in subsets["all"]][:most_metrics]
             lines += ["", "| subset | samples | " + " | ".join(names) + " |"]
             lines.append("| --- |" + " ---: |" * (len(names) + 1))
             for subset, scores in subsets.items():
-                cells = " | ".join(percent(score.value) for score in scores)
+                cells = " | ".join(percent(score.value) for score in scores[:most_metrics])
                 count = max((score.samples for score in scores), default=0)
                 lines.append(f"| {subset} | {count} | {cells} |")
-    if evaluation.worst:
+    if evaluation.worst[:worst]:
         lines += ["", "## Worst cases", "", "| IoU | phrase | image | sample |", "| ---: | --- | --- | --- |"]
-        for row in evaluation.worst[:20]:
+        for row in evaluation.worst[:worst]:
             phrase = row["phrase"].replace("|", "\\|")
             lines.append(f"| {percent(row['iou'])} | {phrase} | {row['image_key']} | {row['key']} |")
     return "\n".join(lines) + "\n"

@@ -27,7 +27,7 @@ AUTHORS_EMPTY_BOX: Final = 10.0
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the model made of an image, or why there is nothing.
+    """The model's masks for an image, or the error.
 
     Attributes:
         masks: by phrase; empty if there is no prediction.
@@ -55,7 +55,7 @@ def score_image(
 
     Args:
         records: all of one image.
-        prediction: what the model made of it.
+        prediction: the model's masks for it.
         shard, image_key: which annotation row holds the prediction.
         config: of the model: its squares are those of the authors' protocol.
         authors: whether the masks carry `square_rle`, and the columns authors_* are wanted.
@@ -100,13 +100,7 @@ def mask_overlap(a: dict[str, Any], b: dict[str, Any]) -> tuple[int, int]:
 
 def box_overlap(a: Sequence[float], b: Sequence[float]) -> float:
     """Intersection over union of two boxes (x, y, width, height); 0 if both have no area."""
-    ax, ay, aw, ah = a
-    bx, by, bw, bh = b
-    width = min(ax + aw, bx + bw) - max(ax, bx)
-    height = min(ay + ah, by + bh) - max(ay, by)
-    intersection = max(width, 0.0) * max(height, 0.0)
-    union = aw * ah + bw * bh - intersection
-    return intersection / union if union > 0 else 0.0
+    return float(coco_mask.iou([list(a)], [list(b)], [0])[0, 0])
 
 
 def _standard(record: Record, truth: dict[str, Any], mask: Mask) -> dict[str, Any]:

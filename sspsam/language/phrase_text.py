@@ -15,7 +15,7 @@ def clean_phrase(text: str) -> str:
     """Control characters and lone surrogates become blanks, runs of white space one blank.
 
     Emoji stay: CLIP's byte-level vocabulary has tokens for them. Long texts stay too; the tokenizer cuts
-    them and says so (`Mask.truncated`).
+    them, and `Mask.truncated` is set.
 
     Raises:
         EmptyPhraseError: nothing in the text is a letter, a digit or a pictorial symbol.

@@ -11,11 +11,11 @@ import shutil
 from collections.abc import Sequence
 from functools import lru_cache
 from importlib.resources import files
-from itertools import pairwise
 from pathlib import Path
 
 import regex
 import torch
+from tokenizers.models import BPE
 
 from sspsam.errors import CheckpointError
 
@@ -58,7 +58,8 @@ class Tokenizer:
             lines = gzip.decompress(self.path.read_bytes()).decode("utf-8").split("\n")
         except (OSError, EOFError, UnicodeDecodeError) as error:
             raise CheckpointError(f"{self.path} is no gzipped merges file: {error}") from error
-        pairs = [tuple(line.split()) for line in lines[1 : _CLIP_MERGES + 1] if line.strip()]
+        merging = (line.strip().partition(" ") for line in lines[1 : _CLIP_MERGES + 1] if line.strip())
+        pairs = [(first, second) for first, _, second in merging]
         symbols = list(_byte_symbols().values())
         vocabulary = [
             *symbols,
@@ -67,8 +68,10 @@ class Tokenizer:
             *_SPECIAL,
         ]
         self._ids = {symbol: i for i, symbol in enumerate(vocabulary)}
-        self._ranks = {pair: i for i, pair in enumerate(pairs)}
-        self._words: dict[str, list[int]] = {}
+        try:
+            self._bpe = BPE(self._ids, pairs, end_of_word_suffix="</w>", cache_capacity=100_000)
+        except Exception as error:  # of no other type
+            raise CheckpointError(f"{self.path} is no merges file: {error}") from error
 
     @property
     def vocab_size(self) -> int:
@@ -119,7 +122,7 @@ class Tokenizer:
         # CLIP's own cleaning: entities and white space. `ftfy` is left out: the authors' phrases
         # are ASCII, and a phrase that survives JSON and Parquet is valid Unicode already.
         text = f"{phrase.lower().strip()}."
-        # Merging is quadratic in a word's length; no word of any language is this long.
+        # No word of any language is this long.
         pieces = (
             word[i : i + _LONGEST_WORD]
             for word in _WORDS.findall(text)
@@ -128,33 +131,12 @@ class Tokenizer:
         return [token for piece in pieces for token in self._word(piece)]
 
     def _word(self, word: str) -> list[int]:
-        if word not in self._words:
-            if len(self._words) > 100_000:  # a stream of new words must not grow without bound
-                self._words.clear()
-            self._words[word] = self._merge(word)
-        return self._words[word]
-
-    def _merge(self, word: str) -> list[int]:
         if word in _SPECIAL:
             # A phrase that spells a control token is text, not control: one token a character.
             return [self._ids[symbol] for symbol in [*word[:-1], word[-1] + "</w>"]]
-        symbols = [_byte_symbols()[byte] for byte in word.encode("utf-8", errors="replace")]
-        symbols[-1] += "</w>"
-        while len(symbols) > 1:
-            ranks = [self._ranks.get(pair, len(self._ranks)) for pair in pairwise(symbols)]
-            best = min(ranks)
-            if best == len(self._ranks):
-                break
-            merged, i = [], 0
-            while i < len(symbols):
-                if i < len(ranks) and ranks[i] == best:
-                    merged.append(symbols[i] + symbols[i + 1])
-                    i += 2
-                else:
-                    merged.append(symbols[i])
-                    i += 1
-            symbols = merged
-        return [self._ids[symbol] for symbol in symbols]
+        symbols = _byte_symbols()
+        text = "".join(symbols[byte] for byte in word.encode("utf-8", errors="replace"))
+        return [token.id for token in self._bpe.tokenize(text)]
 
 
 def bundled_merges(name: str) -> Path:

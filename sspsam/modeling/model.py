@@ -100,7 +100,7 @@ class SSPSAM(nn.Module):
             ConfigError: `device` names no device, or the file's config describes no model.
         """
         source = str(source)
-        where = _default_device() if device is None else _device(device)
+        where = default_device() if device is None else _device(device)
         if source.startswith(RANDOM_PREFIX):
             warnings.warn(
                 f"{source} has RANDOM WEIGHTS: its masks mean nothing. It is for trying things out.",
@@ -115,7 +115,7 @@ class SSPSAM(nn.Module):
         weights = read_weights(source, sha256=sha256)
         with torch.random.fork_rng(devices=[]):
             model = cls(weights.config, weights.tokenizer)
-        _load_strict(model, weights.tensors, source)
+        load_strict(model, weights.tensors, source)
         model.source = weights.source
         return model.to(where).eval()
 
@@ -230,7 +230,7 @@ class SSPSAM(nn.Module):
         return self.tokenizer(phrases)
 
 
-def _default_device() -> torch.device:
+def default_device() -> torch.device:
     """CUDA, else MPS, else CPU."""
     if torch.cuda.is_available():
         return torch.device("cuda")
@@ -244,17 +244,19 @@ def _device(name: torch.device | str) -> torch.device:
         raise ConfigError(f"no device {str(name)!r}; give cpu, cuda, cuda:N or mps") from error
 
 
-def _load_strict(model: SSPSAM, tensors: Mapping[str, Tensor], source: str) -> None:
+def load_strict(model: SSPSAM, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Load all tensors of a model. Raises ArchitectureError, which lists those that do not fit."""
     own = model.state_dict()
-    problems = [f"missing {name} {tuple(own[name].shape)}" for name in own.keys() - tensors.keys()]
-    problems += [f"extra {name} {tuple(tensors[name].shape)}" for name in tensors.keys() - own.keys()]
-    problems += [
+    problems = [
         f"misshapen {name}: {tuple(tensors[name].shape)} in the file, {tuple(own[name].shape)} here"
-        for name in own.keys() & tensors.keys()
+        for name in sorted(own.keys() & tensors.keys())
         if own[name].shape != tensors[name].shape
     ]
+    missing, extra = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
+    problems += [f"missing {name} {tuple(own[name].shape)}" for name in missing]
+    problems += [f"extra {name} {tuple(tensors[name].shape)}" for name in extra]
     if problems:
-        shown = "\n  ".join(sorted(problems)[:40])
+        shown = "\n  ".join(problems[:40])
         more = f"\n  and {len(problems) - 40} more" if len(problems) > 40 else ""
         raise ArchitectureError(f"{source} is not a checkpoint of this model:\n  {shown}{more}")
     model.load_state_dict(dict(tensors))

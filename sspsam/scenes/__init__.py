@@ -1,4 +1,4 @@
-"""Labelled scenes without end: drawings on backgrounds, phrases about them, and their true masks."""
+"""Generated scenes: drawings on backgrounds, phrases about them, and their true masks."""
 
 from sspsam.scenes.atlas import load_atlas
 from sspsam.scenes.expressions import KINDS, ScenePhrase

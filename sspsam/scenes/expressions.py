@@ -53,7 +53,7 @@ def scene_phrases(
     count: int,
     shares: dict[str, float] | None = None,
 ) -> list[ScenePhrase]:
-    """`count` phrases (fewer where a scene gives less to say), no text twice.
+    """Up to `count` phrases, no text twice.
 
     Args:
         scene: every object.
@@ -93,6 +93,11 @@ def _pick(scene: Sequence[Thing], random: Random, least: int = 1) -> list[Thing]
     return random.choice(groups) if groups else None
 
 
+def _pick_recoloured(scene: Sequence[Thing], random: Random) -> list[Thing] | None:
+    groups = {n: g for n, g in by_name(scene).items() if n in RECOLOURED}
+    return groups[random.choice(sorted(groups))] if groups else None
+
+
 def _determined(noun: str, random: Random) -> str:
     """A singular noun phrase as people write them: bare, with "the", or with "a"."""
     return random.choice((noun, noun, f"the {noun}", with_article(noun)))
@@ -109,10 +114,9 @@ def _name(scene: Sequence[Thing], random: Random) -> ScenePhrase | None:
 
 
 def _colour(scene: Sequence[Thing], random: Random) -> ScenePhrase | None:
-    groups = {n: g for n, g in by_name(scene).items() if n in RECOLOURED}
-    if not groups:
+    group = _pick_recoloured(scene, random)
+    if group is None:
         return None
-    group = groups[random.choice(sorted(groups))]
     colour = random.choice([thing.sprite.colour for thing in group])
     same = [thing for thing in group if thing.sprite.colour == colour]
     noun = f"{colour} {said(group[0].sprite, random)}"
@@ -260,10 +264,9 @@ def _absent(scene: Sequence[Thing], names: Sequence[str], atlas: Atlas, random: 
 
 def _absent_colour(scene: Sequence[Thing], random: Random) -> ScenePhrase | None:
     """Something that is there, in a colour in which it is not."""
-    groups = {n: g for n, g in by_name(scene).items() if n in RECOLOURED}
-    if not groups:
+    group = _pick_recoloured(scene, random)
+    if group is None:
         return None
-    group = groups[random.choice(sorted(groups))]
     free = [c for c in RECOLOURS if c not in {thing.sprite.colour for thing in group}]
     noun = f"{random.choice(free)} {said(group[0].sprite, random)}"
     return ScenePhrase(_determined(noun, random), "absent", (), ())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-#: Core names that no training scene shows and no training phrase says.
+#: Core names that no training scene shows and no training phrase names.
 HELD_OUT_NAMES: Final = ("lion", "owl", "cherries", "ambulance", "tulip", "trumpet")
 
 #: The drawing style that no training scene shows.

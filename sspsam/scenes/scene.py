@@ -1,4 +1,4 @@
-"""One scene as people and benchmarks want it: picture, phrases, exact masks, a caption."""
+"""One labelled scene: picture, phrases, exact masks, caption."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Scene:
     labels: NDArray[np.uint8]  # (S, S): 0 background, k + 1 where object k shows
     names: tuple[str, ...]  # of the objects, in drawing order
     phrases: tuple[ScenePhrase, ...]
-    caption: str  # a sentence that says some of `phrases`
+    caption: str  # a sentence with some of `phrases`
 
     def mask(self, phrase: ScenePhrase) -> NDArray[np.bool_]:
         """(S, S) bool: what shows of the objects that the phrase means, all false if none."""

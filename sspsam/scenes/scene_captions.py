@@ -1,4 +1,4 @@
-"""Captions as people write them under pictures: a sentence that says some of a scene's phrases."""
+"""Captions of scenes: a sentence with some of a scene's phrases."""
 
 from __future__ import annotations
 

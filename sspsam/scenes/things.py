@@ -1,4 +1,4 @@
-"""The objects of a scene as phrases see them: where each is, how large, and whether it shows."""
+"""The objects of a scene: position, size, and whether enough of each is visible to mention it."""
 
 from __future__ import annotations
 

@@ -1,11 +1,8 @@
-"""Turning a labelled picture over: the picture, its masks and boxes, and the words that say a side."""
+"""Horizontal flipping of a labelled image: its boxes, and "left" and "right" in its phrases."""
 
 from __future__ import annotations
 
 import re
-
-import numpy as np
-from PIL import Image
 
 #: "left" and "right" as words, as the first part of leftmost, right-handed, leftside, rightward, lefty
 #: ..., and as the second of topleft, farright ...
@@ -22,7 +19,7 @@ _SIDE_BEFORE = re.compile(
     r"|extreme|his|her|its|their|my|your|our|first|second|third|fourth|fifth|last|and|or",
     re.IGNORECASE,
 )
-#: "right behind the car", "the bag left on the bench": here the words may say no side.
+#: "right behind the car", "the bag left on the bench": here the words may mean no side.
 _MAYBE_NO_SIDE = re.compile(
     r"""(?:([a-z]+)\s+)?\b(?:
         right\s+(?:behind|beside|besides|next|near|above|below|beneath|under|underneath|over|in|on|at|by|up|down
@@ -59,7 +56,7 @@ def swap_left_right(phrase: str) -> str:
 
 
 def can_mirror(phrase: str) -> bool:
-    """Whether `swap_left_right` says the phrase of the mirrored picture.
+    """Whether `swap_left_right` gives a correct phrase for the mirrored image.
 
     False where "left" or "right" may be no side ("the man right behind her", "the slice that is left"),
     and where the phrase turns round with the picture in other words ("clockwise", "at 3 o'clock", "far
@@ -69,16 +66,6 @@ def can_mirror(phrase: str) -> bool:
         return False
     doubts = _MAYBE_NO_SIDE.finditer(phrase)
     return all(_SIDE_BEFORE.fullmatch(match.group(1) or "") for match in doubts)
-
-
-def mirror_image(image: Image.Image) -> Image.Image:
-    """The picture, turned over left to right."""
-    return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-
-
-def mirror_masks(masks: np.ndarray) -> np.ndarray:
-    """(..., height, width) -> the same shape, turned over left to right."""
-    return np.ascontiguousarray(masks[..., ::-1])
 
 
 def mirror_box(box: tuple[float, float, float, float], width: int) -> tuple[float, float, float, float]:

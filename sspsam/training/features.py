@@ -40,12 +40,11 @@ class FeatureCache:
 
     def clip_tokens(self, scenes: NDArray[np.int64]) -> Tensor | None:
         """(B, 1 + G*G, E) float32; None if this cache was made without."""
-        if self._clip is None:
-            return None
-        return self._clip[torch.from_numpy(scenes)].to(self._device).float()
+        return self._of(scenes, self._clip)
 
     def sam_embedding(self, scenes: NDArray[np.int64]) -> Tensor | None:
         """(B, C, H, W) float32; None if this cache was made without."""
-        if self._sam is None:
-            return None
-        return self._sam[torch.from_numpy(scenes)].to(self._device).float()
+        return self._of(scenes, self._sam)
+
+    def _of(self, scenes: NDArray[np.int64], kept: Tensor | None) -> Tensor | None:
+        return None if kept is None else kept[torch.from_numpy(scenes)].to(self._device).float()

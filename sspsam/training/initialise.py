@@ -1,4 +1,4 @@
-"""Where training from nothing starts, beyond what the modules do by themselves."""
+"""Initialisation of the SSP encoder's patch positions as 2-D sinusoids."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from sspsam.errors import DivergedError
 from sspsam.modeling.model import SSPSAM
@@ -22,7 +22,7 @@ from sspsam.training.train_config import TrainConfig
 from sspsam.training.validate import validate
 
 _REPORT_EVERY = 20  # steps
-_SPIKE = 4.0  # times the running mean: a loss that is said
+_SPIKE = 4.0  # times the running mean: a loss that is reported
 
 
 def train_step(
@@ -79,19 +79,14 @@ def require_finite(state: TrainState, config: TrainConfig) -> None:
 @contextmanager
 def averaged(state: TrainState) -> Iterator[SSPSAM]:
     """The model with its averaged weights, for the time of the block."""
-    parameters = dict(state.model.named_parameters())
-    kept: dict[str, Tensor] = {}
-    with torch.no_grad():
-        for name, value in state.ema.items():
-            kept[name] = parameters[name].detach().clone()
-            parameters[name].copy_(value)
+    own = state.model.state_dict()
+    kept = {name: own[name].clone() for name in state.ema}
+    state.model.load_state_dict(state.ema, strict=False)
     try:
         assert isinstance(state.model, SSPSAM)
         yield state.model
     finally:
-        with torch.no_grad():
-            for name, value in kept.items():
-                parameters[name].copy_(value)
+        state.model.load_state_dict(kept, strict=False)
 
 
 def train(
@@ -107,22 +102,21 @@ def train(
     writer: Any = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, float]:
-    """Train one stage, going on where `output/checkpoint.pt` left off.
+    """Train one stage; resumes from `output/checkpoint.pt`.
 
     Args:
         source: training batches.
         validation: scenes that training never sees.
         output: receives checkpoint.pt, validation/*.png and, at the end, the averaged model as a
             folder `model/` that `from_pretrained` takes.
-        data: what the training batches are made of, as `Data.describe` says it: a checkpoint of
-            other data is refused.
-        process: what this process is among several.
-        say: told one progress line every few steps.
+        data: description of the training data (`Data.describe`): a checkpoint of other data is refused.
+        process: rank and hooks of this process in distributed training.
+        say: called with a progress line every few steps.
         writer: a TensorBoard SummaryWriter.
-        stop: asked after each step; true ends the run after a checkpoint.
+        stop: called after each step; true ends the run after a checkpoint.
 
     Returns:
-        The last validation's measures.
+        The metrics of the last validation.
     """
     process = process or Process()
     parameters = trainable(model, config)
@@ -189,7 +183,7 @@ def _validate(
 
 
 class _Report:
-    """Tells how the losses go: means every few steps, and each loss that is far above its usual."""
+    """Progress lines: mean losses every few steps, and every loss far above its running mean."""
 
     def __init__(
         self, config: TrainConfig, first: int, world: int, say: Callable[[str], None], writer: Any
@@ -198,7 +192,7 @@ class _Report:
         self._say, self._writer = say, writer
         self._since = time.monotonic()
         self._sums: dict[str, float] = {}
-        self._usual = 0.0  # running mean of the whole loss
+        self._usual = 0.0  # running mean of the total loss
 
     def add(self, step: int, losses: dict[str, float]) -> None:
         """`losses`: of the step that was done last, the `step`-th."""

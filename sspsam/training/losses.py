@@ -57,19 +57,21 @@ def generalized_iou(first: Tensor, second: Tensor) -> Tensor:
     return inside / union.clamp_min(tiny) - (hull - union) / hull.clamp_min(tiny)
 
 
-def boxes_of(masks: Tensor) -> Tensor:
-    """(N, M, M) bool to (N, 4) float32 cxcywh relative; an empty mask has [0, 0, 0, 0]."""
+def corners_of(masks: Tensor) -> Tensor:
+    """(N, M, M) bool to (N, 2, 2) int64: (x, y) of the first pixel, and of that behind the last."""
     side = masks.shape[-1]
     steps = torch.arange(side, device=masks.device)
-    ends = []
-    for over in (1, 2):  # columns give x, rows give y
-        hit = masks.any(dim=over)
-        low = torch.where(hit, steps, side).amin(1)
-        high = torch.where(hit, steps + 1, 0).amax(1)
-        ends.append((low, high))
-    (left, right), (top, bottom) = ends
-    box = torch.stack([left + right, top + bottom, 2 * (right - left), 2 * (bottom - top)], 1)
-    return torch.where(masks.flatten(1).any(1)[:, None], box / (2 * side), 0.0)
+    hits = [masks.any(dim=over) for over in (1, 2)]  # columns give x, rows give y
+    low = [torch.where(hit, steps, side).amin(1) for hit in hits]
+    high = [torch.where(hit, steps + 1, 0).amax(1) for hit in hits]
+    return torch.stack([torch.stack(low, 1), torch.stack(high, 1)], dim=1)
+
+
+def boxes_of(masks: Tensor) -> Tensor:
+    """(N, M, M) bool to (N, 4) float32 cxcywh relative; an empty mask has [0, 0, 0, 0]."""
+    low, high = corners_of(masks).unbind(1)
+    box = torch.cat([low + high, 2 * (high - low)], dim=1) / (2 * masks.shape[-1])
+    return torch.where(masks.flatten(1).any(1)[:, None], box, 0.0)
 
 
 def mask_iou(first: Tensor, second: Tensor) -> Tensor:

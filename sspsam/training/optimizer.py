@@ -1,4 +1,4 @@
-"""Which parameters train, and at what rate: the optimiser's groups and the schedule."""
+"""Trainable parameters, the optimiser's parameter groups, and the learning-rate schedules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the loop needs to know of its surroundings: the data, the other processes, a module for both."""
+"""What the training loop is given: its data source, its rank among processes, the losses as a module."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from sspsam.training.train_config import TrainConfig
 
 @dataclass(frozen=True)
 class Process:
-    """This process among those that train together; by default it is alone.
+    """Rank of this process, and the hooks of distributed training; by default there is one process.
 
     Args:
-        rank, world: number of this process, and how many there are. Rank 0 validates and saves.
-        wrap: what makes the processes' gradients one, such as DistributedDataParallel.
-        restore: the checkpoint to go on from, if any; by default the one in the output folder.
-        report: told by every process when a checkpoint is due: steps done, the last measures, and
-            on rank 0 the file.
+        rank, world: rank of this process, and the number of processes. Rank 0 validates and saves.
+        wrap: synchronises gradients between processes, such as DistributedDataParallel.
+        restore: returns the checkpoint to resume from, or None; by default the one in the output folder.
+        report: called by every process at each checkpoint with the steps done, the last metrics, and on
+            rank 0 the file.
     """
 
     rank: int = 0
@@ -54,7 +54,7 @@ class StageLosses(nn.Module):
 
 
 class Source(Protocol):
-    """What training reads: `SceneSource` or `RecordSource`."""
+    """A source of training batches: `SceneSource` or `RecordSource`."""
 
     pool: ScenePool | None
     pool_size: int

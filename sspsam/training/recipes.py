@@ -1,4 +1,4 @@
-"""Schedules that have names, and the function that runs the stages of one in order."""
+"""Named training recipes, and the function that trains their stages in order."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sspsam.training.state import require_same
 from sspsam.training.train_config import TrainConfig
 from sspsam.training.training_data import Data, SceneData, settle
 
-#: The file that says that a stage is done; holds its fingerprint.
+#: The file that marks a stage as finished; holds its fingerprint.
 FINISHED: Final = "finished"
 
 #: The bundled model: both towers first (they share no weight, so their order does not matter), then
@@ -140,7 +140,7 @@ def run_stages(
         source: model to start from, as `from_pretrained` takes it; random weights if left out.
 
     Returns:
-        The last validation's measures.
+        The metrics of the last validation.
     """
     data = data or SceneData(str(output))
     measures: dict[str, float] = {}
@@ -176,14 +176,13 @@ def run_stages(
 
 
 def fingerprint(config: TrainConfig, data: Data, preset: str, source: str | None) -> dict[str, Any]:
-    """What a finished stage was: settings, data and start. The same OUTPUT is not taken for another's.
+    """Settings, data and initial model of a stage: another run does not take a finished stage for its own.
 
     Args:
         source: model that the run starts from; None for a stage that starts from the one before.
     """
     start = {"from": source} if source else {"preset": preset}
-    free = ("checkpoint_every", "validate_every", "validation_scenes")
-    return {k: v for k, v in config.to_dict().items() if k not in free} | start | data.describe()
+    return config.decisive() | start | data.describe()
 
 
 def require_finished(told: str, run: dict[str, Any], where: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import ImageOps
 from torch import Tensor
 
 from sspsam.data import Record, group_by_image
@@ -23,7 +24,7 @@ from sspsam.images.geometry import Geometry, xywh_to_xyxy
 from sspsam.images.load_image import load_image
 from sspsam.images.preprocess import clip_square, sam_square
 from sspsam.model_config import SSPSAMConfig
-from sspsam.training.augment import can_mirror, mirror_box, mirror_image, mirror_masks, swap_left_right
+from sspsam.training.augment import can_mirror, mirror_box, swap_left_right
 from sspsam.training.scene_batches import Batch, ScenePool, epoch_slice
 
 _LOOK_AHEAD = 2  # batches that threads prepare while the model works
@@ -45,7 +46,7 @@ class RecordOptions:
     flip: float = 0.0  # chance of mirroring a picture and left and right in its phrases, where they can be
     translate: bool = False  # place the picture anywhere in CLIP's square, as the authors train
     boxes_only: bool = False  # masks are not needed: stage "boxes"
-    as_stored: bool = True  # masks belong to the pixels as stored, whatever EXIF says
+    as_stored: bool = True  # masks belong to the pixels as stored, EXIF orientation is ignored
     threads: int = 4  # that read and decode
     storage_options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -182,7 +183,7 @@ class RecordSource:
         clip_pixels = sam_pixels = None
         if cached is None or self.options.translate:
             picture = self._picture(records[0])
-            picture = mirror_image(picture) if mirrored else picture
+            picture = ImageOps.mirror(picture) if mirrored else picture
             geometry = Geometry.of(picture.width, picture.height, self.model)
             clip_pixels = clip_square(picture, geometry)
             # Of a cached image SAM's square, the dearer one, is not needed.
@@ -206,7 +207,7 @@ class RecordSource:
         )
 
     def _picture(self, record: Record) -> Any:
-        data = load_image(record.image.to_dict(), dict(self.options.storage_options))
+        data = load_image(dataclasses.asdict(record.image), dict(self.options.storage_options))
         return decode_image(ignore_orientation(data) if self.options.as_stored else data)
 
     def _targets(
@@ -221,7 +222,7 @@ class RecordSource:
                 continue
             if record.segmentation is not None:
                 drawn = record.mask(height, width, dict(self.options.storage_options))
-                drawn = mirror_masks(drawn) if mirrored else drawn
+                drawn = np.fliplr(drawn).copy() if mirrored else drawn
                 masks[row] = geometry.sam.masks_to_square(torch.from_numpy(drawn)[None], size)[0]
             if record.box is not None:
                 box = mirror_box(record.box, width) if mirrored else record.box

@@ -15,7 +15,7 @@ from torch import Tensor
 from sspsam.images.preprocess import CLIP_MEAN, CLIP_STD, SAM_MEAN, SAM_STD
 from sspsam.model_config import SSPSAMConfig
 from sspsam.scenes.atlas import load_atlas
-from sspsam.scenes.expressions import scene_phrases
+from sspsam.scenes.expressions import ScenePhrase, scene_phrases
 from sspsam.scenes.render import SceneBatch, SceneConfig, render
 from sspsam.scenes.things import things
 from sspsam.training.losses import boxes_of
@@ -50,8 +50,8 @@ class SceneSource:
         model: sizes of both towers' inputs.
         scenes: what scenes look like; pictures are resized to each tower's input.
         seed: of the scenes and of the phrases about them.
-        pool: number of scenes that are drawn ahead into memory-mapped files and used again and
-            again with new phrases; 0 draws new ones for every batch.
+        pool: number of scenes that are drawn in advance into memory-mapped files and reused with
+            new phrases; 0 draws new scenes for every batch.
         folder: where the pool is kept; reused if it is complete.
     """
 
@@ -85,56 +85,49 @@ class SceneSource:
             drawn = render(self.seed, indices, self.scenes, device)
         else:
             drawn = self.pool.take(indices, device)
-        texts: list[str] = []
-        kinds: list[str] = []
+        made: list[ScenePhrase] = []
         owner: list[int] = []
-        slots = drawn.sprites.shape[1]
-        targets: list[list[bool]] = []
-        mentioned: list[list[bool]] = []
         for row in range(len(indices)):
             scene = things(drawn, row, self.atlas)
-            made = scene_phrases(scene, self.names, self.atlas, random, phrases, self.shares)
-            for phrase in made:
-                texts.append(phrase.text)
-                kinds.append(phrase.kind)
-                owner.append(row)
-                targets.append([slot in phrase.targets for slot in range(slots)])
-                mentioned.append([slot in phrase.mentioned for slot in range(slots)])
+            made += scene_phrases(scene, self.names, self.atlas, random, phrases, self.shares)
+            owner += [row] * (len(made) - len(owner))
+        slots = drawn.sprites.shape[1]
         shows = _one_hot(drawn.labels, slots)  # (B, K, S, S)
         grid, side = self.model.clip.grid, self.model.score_size
         coverage = F.adaptive_avg_pool2d(shows, grid)
         objects = F.adaptive_avg_pool2d(shows, side) > 0.5
         index = torch.tensor(owner, dtype=torch.long, device=device)
-        is_target = torch.tensor(targets, device=device).view(-1, slots)
-        is_mentioned = torch.tensor(mentioned, device=device).view(-1, slots).float()
-        masks = (objects[index] & is_target[:, :, None, None]).any(1)
+        # (N, K): which objects a phrase means, and which it names.
+        meant, named = (
+            torch.tensor([[k in chosen for k in range(slots)] for chosen in choices], device=device)
+            for choices in ([p.targets for p in made], [p.mentioned for p in made])
+        )
+        masks = (objects[index] & meant[:, :, None, None]).any(1)
         clip_pixels, sam_pixels = pixels(drawn.images, self.model)
         return Batch(
             scenes=indices,
             clip_pixels=clip_pixels,
             sam_pixels=sam_pixels,
-            phrases=texts,
-            kinds=kinds,
+            phrases=[phrase.text for phrase in made],
+            kinds=[phrase.kind for phrase in made],
             image_index=index,
             masks=masks,
             boxes=boxes_of(masks),
-            mentioned=torch.einsum("nk,nkhw->nhw", is_mentioned, coverage[index]),
+            mentioned=torch.einsum("nk,nkhw->nhw", named.float(), coverage[index]),
             patch_names=self._patch_names(drawn, coverage),
             object_masks=objects,
         )
 
     def _patch_names(self, drawn: SceneBatch, coverage: Tensor) -> Tensor:
         lookup = {name: i for i, name in enumerate(self.names)}
-        names = np.array([[self._name(lookup, s) for s in row] for row in drawn.sprites])
+        # The last number, an empty slot's -1, is that of no name.
+        numbers = np.array([*(lookup.get(sprite.name, -1) for sprite in self.atlas.sprites), -1])
         most, slot = coverage.max(dim=1)
-        shown = torch.from_numpy(names).to(slot.device)
+        shown = torch.from_numpy(numbers[drawn.sprites]).to(slot.device)
         shown = shown.gather(1, slot.flatten(1)).view_as(slot)
         empty = coverage.sum(1) < 0.1
         shown = torch.where(most >= _COVERED, shown, -1)
         return torch.where(empty, len(self.names), shown)
-
-    def _name(self, lookup: dict[str, int], sprite: int) -> int:
-        return lookup[self.atlas.sprites[sprite].name] if sprite >= 0 else -1
 
 
 def pixels(images: Tensor, model: SSPSAMConfig) -> tuple[Tensor, Tensor]:

@@ -15,6 +15,7 @@ from sspsam.scenes.atlas import load_atlas
 from sspsam.training.features import FeatureCache
 from sspsam.training.losses import (
     box_l1_loss,
+    corners_of,
     dice_loss,
     focal_loss,
     gate_loss,
@@ -26,8 +27,8 @@ from sspsam.training.train_config import TrainConfig
 
 Losses = dict[str, Tensor]  # each already weighted; their sum is minimised
 
-#: What the text tower is told about patches that show nothing.
-_NOTHING = "background"
+#: The text for patches that show no object.
+NOTHING = "background"
 
 
 def align(model: SSPSAM, batch: Batch, config: TrainConfig, cache: FeatureCache | None) -> Losses:
@@ -37,11 +38,8 @@ def align(model: SSPSAM, batch: Batch, config: TrainConfig, cache: FeatureCache 
     its patches among those of its image. Both see patches as the SSP encoder does: divided by their
     norm over the token axis.
     """
-    tokens = model.clip.encode_image(batch.clip_pixels)
-    patches = F.normalize(tokens, dim=1)[:, 1:]
     names = _class_phrases(batch)
-    ids = model.tokenize([*names, *batch.phrases]).to(patches.device)
-    sentences = F.normalize(model.clip.encode_text(ids)[1], dim=-1)
+    patches, sentences = patches_and_sentences(model, batch.clip_pixels, [*names, *batch.phrases])
     scale = model.clip.logit_scale.exp().clamp(max=100)
     classes, phrases = sentences[: len(names)], sentences[len(names) :]
     logits = scale * patches @ classes.T
@@ -55,6 +53,13 @@ def align(model: SSPSAM, batch: Batch, config: TrainConfig, cache: FeatureCache 
     return losses
 
 
+def patches_and_sentences(model: SSPSAM, pixels: Tensor, phrases: list[str]) -> tuple[Tensor, Tensor]:
+    """(B, G*G, E) patches of CLIP's inputs, divided by their norm over the token axis; (N, E) phrases."""
+    patches = F.normalize(model.clip.encode_image(pixels), dim=1)[:, 1:]
+    ids = model.tokenize(phrases).to(patches.device)
+    return patches, F.normalize(model.clip.encode_text(ids)[1], dim=-1)
+
+
 def _class_phrases(batch: Batch) -> list[str]:
     """Every name of the training pool, by a synonym now and then, and "background"."""
     names, drawings = load_atlas().pool("train")
@@ -64,7 +69,7 @@ def _class_phrases(batch: Batch) -> list[str]:
     for i, name in enumerate(names):
         words = (name, name, f"the {name}", *sprites[drawings[name][0]].synonyms)
         said.append(words[(choice + 7 * i) % len(words)])
-    return [*said, _NOTHING]
+    return [*said, NOTHING]
 
 
 def points(model: SSPSAM, batch: Batch, config: TrainConfig, cache: FeatureCache | None) -> Losses:
@@ -92,11 +97,7 @@ def _sparse_prompts(model: SSPSAM, masks: Tensor, generator: torch.Generator) ->
     xy = torch.stack([chosen % side, chosen // side], dim=-1).float()
     labels = torch.ones(count, 3)
     labels[0::4, 1:] = -1  # one point only: the others are "not a point"
-    hit = masks.cpu()
-    steps = torch.arange(side)
-    low = [torch.where(hit.any(d), steps, side).amin(1) for d in (1, 2)]
-    high = [torch.where(hit.any(d), steps + 1, 0).amax(1) for d in (1, 2)]
-    corners = torch.stack([torch.stack(low, 1), torch.stack(high, 1)], dim=1).float()
+    corners = corners_of(masks.cpu()).float()
     size = (corners[:, 1] - corners[:, 0]).clamp_min(1)[:, None]
     corners = corners + 0.06 * size * torch.randn(count, 2, 2, generator=generator)
     boxed = torch.arange(count) % 2 == 1

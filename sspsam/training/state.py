@@ -1,9 +1,9 @@
-"""What a run must remember to go on as if it had never stopped, and how that reaches the disk."""
+"""The state of a training run, and its checkpoint file."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +22,14 @@ class TrainState:
     model: nn.Module
     optimizer: torch.optim.Optimizer
     ema: dict[str, Tensor]  # averaged copies of the parameters that train
-    data: dict[str, Any] = field(default_factory=dict)  # what is trained on, as `Data.describe` says it
+    data: dict[str, Any] = field(default_factory=dict)  # description of the training data (`Data.describe`)
 
 
 def save_state(state: TrainState, config: TrainConfig, path: Path) -> None:
-    """Write a checkpoint whole or not at all, however the process ends."""
+    """Write a checkpoint atomically: a process that is killed leaves the old file or the new one."""
     content = {
         "step": state.step,
-        "config": config.to_dict(),
+        "config": asdict(config),
         "data": state.data,
         "model": state.model.state_dict(),
         "optimizer": state.optimizer.state_dict(),
@@ -58,15 +58,10 @@ def load_state(state: TrainState, config: TrainConfig, path: Path) -> None:
         content: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
     except Exception as error:
         raise CheckpointError(f"{path} is no training checkpoint: {error}") from error
-    ours, theirs = config.to_dict(), content["config"]
-    # How often to look or to save changes nothing about what is computed.
-    free = ("checkpoint_every", "validate_every", "validation_scenes")
+    ours = config.decisive()
     # A setting that the checkpoint does not know did what today's default does.
-    theirs = TrainConfig().to_dict() | theirs
-    differing = [k for k in ours if k not in free and ours[k] != theirs.get(k)]
-    if differing:
-        told = ", ".join(f"{k}: {theirs.get(k)} there, {ours[k]} here" for k in differing)
-        raise CheckpointError(f"{path} belongs to a run with other settings ({told})")
+    theirs = asdict(TrainConfig()) | content["config"]
+    require_same({name: theirs[name] for name in ours}, ours, str(path))
     require_same(content.get("data"), state.data, str(path))
     state.model.load_state_dict(content["model"])
     state.optimizer.load_state_dict(content["optimizer"])
@@ -77,7 +72,7 @@ def load_state(state: TrainState, config: TrainConfig, path: Path) -> None:
 
 
 def require_same(theirs: dict[str, Any] | None, ours: dict[str, Any], where: str) -> None:
-    """Raise CheckpointError if what is at `where` was trained on other data than `ours`.
+    """Raise CheckpointError if the run at `where` has other settings or data than `ours`.
 
     theirs: None or empty where an earlier version wrote no description.
     """

@@ -1,4 +1,4 @@
-"""A model to begin with: published CLIP and SAM weights in the towers, the rest as initialised."""
+"""Initial weights: published CLIP and SAM towers, the SSP encoder as initialised."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from sspsam.errors import ArchitectureError, CheckpointError
-from sspsam.modeling.model import SSPSAM
+from sspsam.modeling.model import SSPSAM, load_strict
 from sspsam.storage.local_copies import fetch
 
 CLIP_HOME = "CLIP in transformers' names, such as hf://openai/clip-vit-base-patch16/model.safetensors"
@@ -48,21 +48,12 @@ def load_towers(model: SSPSAM, clip: str, sam: str) -> None:
         if not name.endswith(_BUFFERS):
             found[_clip_name(name)] = tensor
     found |= {f"sam.{name}": tensor for name, tensor in _read(sam).items()}
-    own = {n: t for n, t in model.state_dict().items() if not n.startswith("ssp_encoder.")}
-    problems = [
-        f"misshapen {name}: {tuple(found[name].shape)} in the file, {tuple(own[name].shape)} here"
-        for name in sorted(own.keys() & found.keys())
-        if own[name].shape != found[name].shape
-    ]
-    problems += [f"missing {name}" for name in sorted(own.keys() - found.keys())]
-    problems += [f"extra {name}" for name in sorted(found.keys() - own.keys())]
-    if problems:
-        shown = "\n  ".join(problems[:20])
-        raise ArchitectureError(
-            f"{clip} and {sam} are not the towers of this layout (see --preset):\n  {shown}\n"
-            f"--clip takes {CLIP_HOME}; --sam takes {SAM_HOME}"
-        )
-    model.load_state_dict(found, strict=False)
+    found |= {n: t for n, t in model.state_dict().items() if n.startswith("ssp_encoder.")}
+    try:
+        load_strict(model, found, f"{clip} with {sam}")
+    except ArchitectureError as error:
+        homes = f"--clip takes {CLIP_HOME}; --sam takes {SAM_HOME}"
+        raise ArchitectureError(f"{error}\n(see --preset for the layout; {homes})") from error
 
 
 def _clip_name(name: str) -> str:

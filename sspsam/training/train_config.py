@@ -1,4 +1,4 @@
-"""What a training run does: one frozen dataclass, a unit on every field."""
+"""Settings of a training stage: one frozen dataclass, a unit on every field."""
 
 from __future__ import annotations
 
@@ -32,44 +32,45 @@ def _option(default: Any, text: str) -> Any:
 class TrainConfig:
     """One stage of training."""
 
-    stage: str = _option("masks", f"what trains, and on what: {', '.join(STAGES)}")
+    stage: str = _option("masks", f"training stage: {', '.join(STAGES)}")
     steps: int = _option(1000, "optimiser steps")
-    epochs: int = _option(0, "passes over --data; replaces --steps if > 0")
-    warmup_epochs: int = _option(0, "with --epochs, replaces --warmup, passes")
-    images: int = _option(16, "images a step and process")
-    phrases: int = _option(6, "phrases an image (prompts in stage points)")
-    accumulate: int = _option(1, "micro-batches of IMAGES images a step")
-    seed: int = _option(0, "of weights, scenes and phrases")
+    epochs: int = _option(0, "passes over --data; overrides --steps if > 0")
+    warmup_epochs: int = _option(0, "warm-up in passes over --data; with --epochs, overrides --warmup")
+    images: int = _option(16, "images per micro-batch and process")
+    phrases: int = _option(6, "phrases per image (prompts in stage points)")
+    accumulate: int = _option(1, "micro-batches per step (gradient accumulation)")
+    seed: int = _option(0, "random seed of weights, scenes and phrases")
     learning_rate: float = _option(1e-3, "peak learning rate")
-    decoder_rate: float = _option(1.0, "rate of the mask decoder in stage masks, times the peak")
-    decoder_frozen: float = _option(0.0, "share of the steps before the mask decoder trains")
-    final_rate: float = _option(0.01, "rate at the end of the cosine, times the peak")
+    decoder_rate: float = _option(1.0, "learning rate of the mask decoder in stage masks, factor of the peak")
+    decoder_frozen: float = _option(0.0, "fraction of the steps in which the mask decoder stays frozen")
+    final_rate: float = _option(0.01, "learning rate at the end of the cosine, factor of the peak")
     warmup: int = _option(100, "steps of linear warm-up")
-    weight_decay: float = _option(1e-2, "AdamW's decay of matrices, a step, times the rate")
-    clip_norm: float = _option(1.0, "largest norm of the gradient")
+    weight_decay: float = _option(1e-2, "weight decay of matrices (AdamW)")
+    clip_norm: float = _option(1.0, "maximum gradient norm")
     lowest_rate: float = _option(
-        0.0, "absolute rate that every group warms up from and ends at; replaces --final-rate if > 0"
+        0.0, "learning rate before warm-up and at the end, absolute; overrides --final-rate if > 0"
     )
-    beta2: float = _option(0.98, "AdamW's decay of the squared gradient, a step")
-    decay_all: bool = _option(False, "decay biases, norms and tokens too, as published")
-    text_tower: bool = _option(True, "stages boxes and masks train the text tower too")
+    beta2: float = _option(0.98, "beta2 of AdamW")
+    decay_all: bool = _option(False, "apply weight decay to biases, norms and tokens too, as published")
+    text_tower: bool = _option(True, "train the text tower too in stages boxes and masks")
     vision_rate: float = _option(
-        0.0, "rate of CLIP's image tower in stages boxes and masks, times the peak; 0 freezes it"
+        0.0,
+        "learning rate of CLIP's image tower in stages boxes and masks, factor of the peak; 0: frozen",
     )
-    ema_decay: float = _option(0.998, "decay of the averaged weights, a step")
-    precision: str = _option("float32", "of the image towers: float32 or bfloat16")
-    dice_weight: float = _option(4.0, "of the dice loss")
-    focal_weight: float = _option(4.0, "of the focal loss")
-    l1_weight: float = _option(5.0, "of the box's L1 loss")
-    giou_weight: float = _option(2.0, "of the box's GIoU loss")
-    gate_weight: float = _option(0.0, "of the auxiliary loss on the gate (not published)")
-    select_weight: float = _option(0.0, "of the auxiliary loss on the encoder's patches (not published)")
-    iou_weight: float = _option(0.0, "of the error of SAM's IoU head (not published)")
-    pool: int = _option(0, "scenes drawn ahead and reused; 0 draws new ones for ever")
-    cache_features: bool = _option(False, "run the frozen image towers once a pool scene")
+    ema_decay: float = _option(0.998, "decay per step of the moving average of the weights")
+    precision: str = _option("float32", "precision of the image towers: float32 or bfloat16")
+    dice_weight: float = _option(4.0, "weight of the dice loss")
+    focal_weight: float = _option(4.0, "weight of the focal loss")
+    l1_weight: float = _option(5.0, "weight of the L1 loss of boxes")
+    giou_weight: float = _option(2.0, "weight of the GIoU loss of boxes")
+    gate_weight: float = _option(0.0, "weight of the auxiliary loss on the gate (not published)")
+    select_weight: float = _option(0.0, "weight of the auxiliary loss on encoder patches (not published)")
+    iou_weight: float = _option(0.0, "weight of the loss of SAM's IoU head (not published)")
+    pool: int = _option(0, "number of scenes drawn in advance and reused; 0 draws new ones in every step")
+    cache_features: bool = _option(False, "compute features of the frozen image towers once and reuse them")
     checkpoint_every: int = _option(200, "steps between checkpoints")
     validate_every: int = _option(500, "steps between validations")
-    validation_scenes: int = _option(48, "scenes of a validation")
+    validation_scenes: int = _option(48, "scenes (with --data: images) per validation")
 
     def __post_init__(self) -> None:
         if self.stage not in STAGES:
@@ -91,5 +92,7 @@ class TrainConfig:
         """Whether a stage that trains the SSP encoder trains CLIP's image tower with it."""
         return self.stage in PROMPT_STAGES and self.vision_rate > 0
 
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+    def decisive(self) -> dict[str, Any]:
+        """The settings that change the result: all but the intervals of validation and checkpoints."""
+        free = ("checkpoint_every", "validate_every", "validation_scenes")
+        return {name: value for name, value in asdict(self).items() if name not in free}

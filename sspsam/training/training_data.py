@@ -1,4 +1,4 @@
-"""What a run trains on: scenes, or records of a benchmark or of our own annotations."""
+"""Training data: generated scenes, or records of a benchmark or of our own annotations."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-from sspsam.data import UPRIGHT_FORMATS, DataConfig, Record, read_records
+from sspsam.data import DataConfig, Record, read_records
 from sspsam.errors import ConfigError, DataError
 from sspsam.model_config import SSPSAMConfig
 from sspsam.scenes.render import SceneConfig
@@ -133,7 +133,7 @@ class RecordData:
             self.options,
             seed=config.seed,
             boxes_only=config.stage == "boxes",
-            as_stored=self.data.format not in UPRIGHT_FORMATS,
+            as_stored=self.data.as_stored,
             storage_options=dict(self.data.storage_options),
         )
         still = replace(options, flip=0.0, translate=False)

@@ -1,4 +1,4 @@
-"""How good a model is on scenes that it has not seen, and a sheet of pictures to look at."""
+"""Validation metrics on held-out data, and a contact sheet of predictions."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from sspsam.modeling.model import SSPSAM
+from sspsam.scenes.atlas import load_atlas
 from sspsam.scenes.scene import SPLITS
 from sspsam.training.losses import generalized_iou, mask_iou, to_corners
 from sspsam.training.process import Source
 from sspsam.training.scene_batches import Batch
-from sspsam.training.stages import align, points
+from sspsam.training.stages import NOTHING, align, patches_and_sentences, points
 from sspsam.training.train_config import TrainConfig
 
 #: Seed of validation scenes: training seeds below it never meet them.
@@ -29,10 +30,9 @@ _CHUNK = 16  # scenes at a time
 def validate(
     model: SSPSAM, source: Source, config: TrainConfig, picture: Path | None = None
 ) -> dict[str, float]:
-    """Measures of a stage: losses for the towers' stages, IoU by kind of phrase for the others."""
+    """Validation metrics of a stage: losses in the towers' stages, IoU by kind of phrase in the others."""
     model.eval()
     sums: dict[str, list[float]] = defaultdict(list)
-    rows: list[Image.Image] = []
     for start in range(0, config.validation_scenes, _CHUNK):
         stop = min(start + _CHUNK, config.validation_scenes)
         indices = np.arange(start, stop, dtype=np.int64)
@@ -43,10 +43,7 @@ def validate(
             losses = points(model, batch, config, None)
             sums["miou"].append(1 - float(losses["dice"]) / config.dice_weight)
         else:
-            _validate_prompts(model, batch, sums, rows if start == 0 else None)
-    if picture is not None and rows:
-        picture.parent.mkdir(parents=True, exist_ok=True)
-        _stack(rows).save(picture)
+            _validate_prompts(model, batch, sums, picture if start == 0 else None)
     model.train()
     return {name: float(np.mean(values)) for name, values in sorted(sums.items())}
 
@@ -54,9 +51,8 @@ def validate(
 def _validate_align(model: SSPSAM, batch: Batch, config: TrainConfig, sums: dict[str, list[float]]) -> None:
     for name, value in align(model, batch, config, None).items():
         sums[f"loss_{name}"].append(float(value))
-    patches = F.normalize(model.clip.encode_image(batch.clip_pixels), dim=1)[:, 1:]
-    names = [*names_of_pool(), "background"]
-    sentences = F.normalize(model.clip.encode_text(model.tokenize(names).to(model.device))[1], dim=-1)
+    names = [*load_atlas().pool("train")[0], NOTHING]
+    patches, sentences = patches_and_sentences(model, batch.clip_pixels, names)
     guess = (patches @ sentences.T).argmax(-1).view_as(batch.patch_names)
     right = guess == batch.patch_names
     is_object = (batch.patch_names >= 0) & (batch.patch_names < len(names) - 1)
@@ -64,14 +60,8 @@ def _validate_align(model: SSPSAM, batch: Batch, config: TrainConfig, sums: dict
     sums["background_patches"].append(float(right[batch.patch_names == len(names) - 1].float().mean()))
 
 
-def names_of_pool() -> list[str]:
-    from sspsam.scenes.atlas import load_atlas
-
-    return list(load_atlas().pool("train")[0])
-
-
 def _validate_prompts(
-    model: SSPSAM, batch: Batch, sums: dict[str, list[float]], rows: list[Image.Image] | None
+    model: SSPSAM, batch: Batch, sums: dict[str, list[float]], picture: Path | None
 ) -> None:
     features = model.encode_image(batch.clip_pixels, batch.sam_pixels)
     text = model.encode_text(model.tokenize(batch.phrases).to(model.device))
@@ -95,8 +85,9 @@ def _validate_prompts(
             sums["T-acc"].append(float(not few[i]))
         else:
             sums["N-acc"].append(float(few[i]))
-    if rows is not None:
-        rows.extend(_picture_rows(batch, drawn, prompt.gate, ious))
+    if picture is not None:
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        _sheet(batch, drawn, prompt.gate, ious).save(picture)
 
 
 def square_masks(model: SSPSAM, logits: Tensor) -> Tensor:
@@ -106,38 +97,26 @@ def square_masks(model: SSPSAM, logits: Tensor) -> Tensor:
     return F.interpolate(full, size=(side, side), mode="bilinear")[:, 0] > 0
 
 
-def _picture_rows(batch: Batch, drawn: Tensor, gate: Tensor, ious: Tensor) -> list[Image.Image]:
-    """A tile a phrase: picture, truth in green, answer in red, both in yellow; the gate beside it."""
-    side = 160
-    rows = []
+def _sheet(batch: Batch, drawn: Tensor, gate: Tensor, ious: Tensor) -> Image.Image:
+    """A row an image, a tile a phrase, six of each at most: the picture with the truth in green, the
+    answer in red, both in yellow; the gate in the corner."""
+    most, side, line = 6, 160, 14  # pixels of a tile and of its text
     low, high = batch.sam_pixels.amin(), batch.sam_pixels.amax()
     pictures = ((batch.sam_pixels - low) / (high - low) * 255).byte().permute(0, 2, 3, 1).cpu()
-    for image in range(min(6, len(pictures))):
-        tiles = []
-        for i in (batch.image_index == image).nonzero().flatten().tolist()[:6]:
-            base = Image.fromarray(pictures[image].numpy()).resize((side, side)).convert("RGB")
+    sheet = Image.new("RGB", (side * most, (side + line) * min(most, len(pictures))))
+    pen = ImageDraw.Draw(sheet)
+    for image in range(min(most, len(pictures))):
+        top = image * (side + line)
+        base = Image.fromarray(pictures[image].numpy()).resize((side, side)).convert("RGB")
+        for column, i in enumerate((batch.image_index == image).nonzero().flatten().tolist()[:most]):
             pixels = np.asarray(base).astype(np.float32) * 0.6
             for channel, mask in ((1, batch.masks[i]), (0, drawn[i])):
                 big = Image.fromarray(mask.cpu().numpy().astype(np.uint8) * 255)
                 pixels[..., channel] += 0.4 * np.asarray(big.resize((side, side)))
-            heat = (gate[i].clamp(0, 1) * 255).byte().cpu().numpy()
-            small = Image.fromarray(heat).resize((side // 3, side // 3), Image.Resampling.NEAREST)
-            tile = Image.new("RGB", (side, side + 14))
-            tile.paste(Image.fromarray(pixels.clip(0, 255).astype(np.uint8)), (0, 14))
-            tile.paste(small.convert("RGB"), (side - side // 3, 14 + side - side // 3))
-            ImageDraw.Draw(tile).text((2, 1), f"{batch.phrases[i][:23]} {ious[i]:.2f}", fill="white")
-            tiles.append(tile)
-        row = Image.new("RGB", (side * 6, side + 14))
-        for column, tile in enumerate(tiles):
-            row.paste(tile, (column * side, 0))
-        rows.append(row)
-    return rows
-
-
-def _stack(rows: list[Image.Image]) -> Image.Image:
-    sheet = Image.new("RGB", (rows[0].width, sum(row.height for row in rows)))
-    top = 0
-    for row in rows:
-        sheet.paste(row, (0, top))
-        top += row.height
+            heat = Image.fromarray((gate[i].clamp(0, 1) * 255).byte().cpu().numpy())
+            small = heat.resize((side // 3, side // 3), Image.Resampling.NEAREST)
+            left, bottom = column * side, top + line + side
+            sheet.paste(Image.fromarray(pixels.clip(0, 255).astype(np.uint8)), (left, top + line))
+            sheet.paste(small, (left + side - side // 3, bottom - side // 3))
+            pen.text((left + 2, top + 1), f"{batch.phrases[i][:23]} {ious[i]:.2f}", fill="white")
     return sheet

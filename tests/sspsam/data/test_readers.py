@@ -25,6 +25,10 @@ from tests.sspsam.data.benchmarks import SHAPES, SIZE, MadeBenchmarks, box, make
 WIDTH, HEIGHT = SIZE
 
 
+def drawn(segmentation: Segmentation, height: int, width: int) -> np.ndarray:
+    return coco_mask.decode(segmentation.rle(height, width)).astype(bool)
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> MadeBenchmarks:
     return make_benchmarks(tmp_path_factory.mktemp("benchmarks"))
@@ -126,8 +130,8 @@ def test_phrasecut_draws_as_its_evaluator():
     segmentation = Segmentation.from_polygons([[[1.9, 1.9], [4.2, 1.0], [1.0, 4.7]]], "phrasecut")
     expected = np.zeros((6, 6), bool)
     expected[1, 1:5] = expected[2, 1:4] = expected[3, 1:3] = expected[4, 1] = True
-    np.testing.assert_array_equal(segmentation.decode(6, 6), expected)
-    line = Segmentation.from_polygons([[[0, 0], [3, 0]]], "phrasecut").decode(4, 4)
+    np.testing.assert_array_equal(drawn(segmentation, 6, 6), expected)
+    line = drawn(Segmentation.from_polygons([[[0, 0], [3, 0]]], "phrasecut"), 4, 4)
     assert line[0].all()
     assert line[1:].sum() == 0
 
@@ -186,9 +190,9 @@ def test_coco_segmentations(counts, expected):
     parts = [] if counts is None else [counts]
     for value in (parts, [parts]):
         segmentation = Segmentation.from_coco(value)
-        np.testing.assert_array_equal(segmentation.decode(2, 3), np.array(expected, bool))
+        np.testing.assert_array_equal(drawn(segmentation, 2, 3), np.array(expected, bool))
     flat = Segmentation.from_coco([[[0, 0, 1, 1], [0, 0, 1]], []])  # 4 numbers would be a box
-    assert not flat.decode(2, 3).any()
+    assert not drawn(flat, 2, 3).any()
 
 
 def test_masks_of_another_size(made: MadeBenchmarks, tmp_path: Path):
@@ -202,10 +206,10 @@ def test_masks_of_another_size(made: MadeBenchmarks, tmp_path: Path):
         file = tmp_path / "mask.npy"
         file.write_bytes(b"no mask") if damaged is None else np.save(file, damaged)
         with pytest.raises(DataError, match=r"mask.npy is (no mask|a mask of 96 x 72 x 3 pixels)"):
-            Segmentation(file=str(file)).decode(HEIGHT, WIDTH)
+            Segmentation(file=str(file)).rle(HEIGHT, WIDTH)
     packed = coco_mask.encode(np.ones((4, 4), np.uint8, order="F"))
     with pytest.raises(DataError, match="belong to other images"):
-        Segmentation.from_coco([packed]).decode(4, 5)
+        Segmentation.from_coco([packed]).rle(4, 5)
 
 
 def test_pickles_run_nothing(tmp_path: Path):

@@ -76,4 +76,4 @@ def test_presets_have_the_published_shapes() -> None:
 def test_a_sam_can_be_swapped() -> None:
     config = SSPSAMConfig.preset("b16-224", sam="vit_b")
     assert config.sam.encoder_width == 768
-    assert replace(config, sam=SMALL).sam.logit_size == 76
+    assert replace(config, sam=SMALL).sam.grid == 19
