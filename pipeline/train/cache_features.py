@@ -1,7 +1,7 @@
 """Image-tower features of a dataset, computed once by the annotate job's replicas, for training.
 
 The job's books are the cache's books: a row of `annotations/` an image (status `no_phrase`, since
-no phrases), resume, quarantine of images that kill a process, errors with their reason.
+no phrase is requested), resume, quarantine of images that kill a process, errors with their reason.
 """
 
 from __future__ import annotations
