@@ -69,7 +69,7 @@ class CaptionReader:
         pieces: dict[str, list[tuple[int, int, str]]] = {}
         for i, text in enumerate(texts):
             spans = segments(text)
-            code, known = self.languages.of(BREAK.sub(" ", text)) if spans else ("", False)
+            code, known = self._language(text) if spans else ("", False)
             for start, end in spans if known else ():
                 if code != "en" or is_english(text[start:end]):
                     pieces.setdefault(code, []).append((i, start, text[start:end]))
@@ -84,8 +84,13 @@ class CaptionReader:
 
     def other_language(self, caption: str) -> str | None:
         """The language's code if that is why the caption has no phrases, else None."""
-        code, known = self.languages.of(BREAK.sub(" ", caption)) if segments(caption) else ("", True)
+        code, known = self._language(caption) if segments(caption) else ("", True)
         return None if known else code
+
+    def _language(self, caption: str) -> tuple[str, bool]:
+        """As `Languages.of`; what looks foreign is judged again without URLs, file names and credits."""
+        code, known = self.languages.of(caption)
+        return (code, known) if known else self.languages.of(BREAK.sub(" ", caption))
 
     def _parse(self, code: str, texts: Iterable[str]) -> dict[str, list[Found]]:
         """The phrases in each text; texts that this process has seen are not parsed again."""
