@@ -42,6 +42,7 @@ def evaluate(
     limit: int | None = None,
     scoring: Annotated[ScoringConfig | None, FLAT] = None,
     device: str | None = None,
+    model_options: StorageOptions | None = None,
     compute: Annotated[Compute | None, FLAT] = None,  # type: ignore[valid-type]
     chunk_size: int = 64,
     overwrite: bool = False,
@@ -52,7 +53,7 @@ def evaluate(
     """Evaluate a model on a benchmark of referring expression segmentation.
 
     Args:
-        model: bundled name, random:PRESET, folder, file or URL
+        model: bundled name, random:PRESET, folder, file or URL; or another open model (docs/model.md)
         dataset: folder, file or URL of the benchmark; see docs/evaluation.md
         output: folder or URL; by default evaluations/MODEL-DATASET-SPLIT
         format: format of the benchmark (default: detected from its files)
@@ -61,6 +62,7 @@ def evaluate(
         split_by: REFER's maker of the split: unc, umd, google, berkeley
         limit: maximum number of records to score
         device: cpu, cuda or mps
+        model_options: options of another open model, as JSON
         chunk_size: images per chunk
         overwrite: delete an existing OUTPUT and start again
         retry_errors: recompute chunks that hold error rows: of this kind, or of any if none is named
@@ -77,7 +79,7 @@ def evaluate(
         output=OutputConfig(
             output=output, chunk_size=chunk_size, overwrite=overwrite, retry_errors=retry_errors
         ),
-        model=ModelConfig(model, device),
+        model=ModelConfig(model, device, dict(model_options or {})),
         compute=ComputeConfig(**given(compute)),
         scoring=scoring or ScoringConfig(),
     )

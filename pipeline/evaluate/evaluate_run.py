@@ -19,8 +19,10 @@ from pipeline.evaluate.scorer import SAMPLES, TRUTH, Scorer
 from pipeline.sources import Shard
 from sspsam.checkpoint import load_config
 from sspsam.data import Record, read_records
-from sspsam.errors import DataError
+from sspsam.errors import ConfigError, DataError
 from sspsam.evaluation import Evaluation, markdown, summarise
+from sspsam.model_config import SSPSAMConfig
+from sspsam.open_models.named import is_open_model
 
 SAMPLES_FILE = "samples.parquet"
 METRICS_JSON = "metrics.json"
@@ -46,7 +48,14 @@ def evaluate(
         CheckpointError: the model cannot be used.
     """
     store = Store(config.output.output, dict(config.data.storage_options))
-    model_config = load_config(config.model.model)
+    other = is_open_model(config.model.model)
+    if other and config.scoring.authors:
+        raise ConfigError(
+            f"--protocol {config.scoring.protocol} needs the squares of SSP-SAM: take --protocol standard"
+            f" for {config.model.model}"
+        )
+    # Of the authors' protocol alone.
+    model_config = SSPSAMConfig.preset("tiny") if other else load_config(config.model.model)
     records = list(read_records(config.data))
     say(f"{len(records):,} records of {config.data.dataset}, split {config.data.split}")
     if config.output.overwrite:
@@ -59,7 +68,10 @@ def evaluate(
         reader=IndexReader(store, config.data.as_stored, dict(config.data.storage_options)),
         phrase_source=record_phrases,
         segmenter_factory=LoadSegmenter(
-            config.model.model, config.model.device, square_masks=scoring.authors
+            config.model.model,
+            config.model.device,
+            square_masks=scoring.authors,
+            options=config.model.model_options,
         ),
         after_chunk=Scorer(store, model_config, scoring.authors),
         say=say,

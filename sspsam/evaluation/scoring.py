@@ -114,7 +114,8 @@ def _standard(record: Record, truth: dict[str, Any], mask: Mask) -> dict[str, An
         "union": union,
         "predicted_area": int(coco_mask.area(predicted)),
         "iou": _decided_iou(record, intersection, union, bool(mask.has_target)),
-        "box_iou": box_overlap(box, mask.predicted_box) if box and mask.predicted_box else None,
+        # A model without boxes of its own is judged by those of its masks.
+        "box_iou": None if box is None else box_overlap(box, mask.predicted_box or mask.bbox),
         **{name: getattr(mask, name) for name in SIGNALS},
     }
 

@@ -191,6 +191,23 @@ def test_other_formats(made: MadeBenchmarks, tiny_model_dir: Path, tmp_path: Pat
     assert "name" in subsets
 
 
+def test_another_open_model(tmp_path: Path, capsys):
+    dataset = make_dataset(tmp_path / "annotated", images=4)
+    model = "examples.colour_model:ColourModel"
+    arguments = (model, dataset.truth, "--split", "all", "-o", tmp_path / "out")
+    code, _, _ = run(capsys, *arguments, "--model-options", '{"tolerance": 30}')
+    assert code == 0
+    truths, drawn = predictions(dataset.truth), predictions(tmp_path / "out")
+    meant = [key for key, truth in truths.items() if truth["has_target"]]
+    values = [iou(decode(truths[key]), decode(drawn[key])) for key in meant]
+    assert max(values) > 0.5
+    samples = pq.read_table(tmp_path / "out/samples.parquet").to_pylist()
+    scored = [row["iou"] for row in samples if (row["image_key"], row["phrase"]) in meant]
+    assert sorted(scored) == pytest.approx(sorted(values))
+    code, _, said = run(capsys, *arguments, "--overwrite", "--protocol", "both")
+    assert (code, "take --protocol standard" in said) == (2, True)
+
+
 def test_what_cannot_be_scored_counts_as_wrong(
     made: MadeBenchmarks, tiny_model_dir: Path, tmp_path: Path, capsys
 ):
