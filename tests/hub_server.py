@@ -6,6 +6,7 @@ its error codes. Only what huggingface_hub asks for when it lists and downloads 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import threading
@@ -35,10 +36,16 @@ class Hub:
 
     def push(self, repo: str, files: dict[str, bytes], name: str = "main") -> str:
         """A new commit of the whole repository; returns its hash."""
-        commit = hashlib.sha1(repr((repo, sorted(files.items()))).encode()).hexdigest()
+        told = [(path, len(data), _sha256(data)) for path, data in sorted(files.items())]
+        commit = hashlib.sha1(repr((repo, told)).encode()).hexdigest()
         self.commits.setdefault(repo, {})[commit] = files
         self.names.setdefault(repo, {})[name] = commit
         return commit
+
+
+@functools.cache
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 @contextmanager
@@ -75,7 +82,7 @@ class _Handler(BaseHTTPRequestHandler):
             if "authorization" in self.headers:
                 self.hub.tokens_elsewhere.append(path)
             trees = [files for commits in self.hub.commits.values() for files in commits.values()]
-            every = {hashlib.sha256(data).hexdigest(): data for files in trees for data in files.values()}
+            every = {_sha256(data): data for files in trees for data in files.values()}
             return self.answer(200, every[rest])
         words = [unquote(word) for word in path.removeprefix("api/models/").split("/")]
         repo, rest = "/".join(words[:2]), words[3:]
@@ -102,9 +109,9 @@ class _Handler(BaseHTTPRequestHandler):
     def information(self, repo: str, commit: str) -> None:
         siblings: list[dict[str, Any]] = []
         for name, data in self.hub.commits[repo][commit].items():
-            siblings.append({"rfilename": name, "size": len(data), "blobId": hashlib.sha1(data).hexdigest()})
+            siblings.append({"rfilename": name, "size": len(data), "blobId": _sha256(data)[:40]})
             if len(data) > LFS_BYTES:
-                digest = hashlib.sha256(data).hexdigest()
+                digest = _sha256(data)
                 siblings[-1]["lfs"] = {"sha256": digest, "size": len(data), "pointerSize": 134}
         found = {"_id": "0", "id": repo, "modelId": repo, "sha": commit, "private": False, "tags": []}
         self.answer(200, json.dumps(found | {"siblings": siblings}).encode())
@@ -113,7 +120,7 @@ class _Handler(BaseHTTPRequestHandler):
         if len(data) <= LFS_BYTES:
             digest = hashlib.sha1(data).hexdigest()
             return self.answer(200, data, ETag=f'"{digest}"', **{"X-Repo-Commit": commit})
-        digest = hashlib.sha256(data).hexdigest()
+        digest = _sha256(data)
         elsewhere = self.hub.endpoint.replace("127.0.0.1", "localhost")
         headers = {"X-Repo-Commit": commit, "X-Linked-Size": str(len(data)), "X-Linked-Etag": f'"{digest}"'}
         return self.answer(302, Location=f"{elsewhere}/elsewhere/{digest}", **headers)

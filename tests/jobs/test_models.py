@@ -27,7 +27,8 @@ def photo(tmp_path: Path) -> Path:
 
 def test_weights_of_the_authors_layout_from_a_hub(hub: Hub, photo: Path, tmp_path: Path) -> None:
     """HF_ENDPOINT and all, in a process of its own: what is downloaded and how much, then an overlay."""
-    checkpoint = parity.write_checkpoint(tmp_path / "ssp-sam.pth", parity.authors_state())
+    state = {name: tensor.half() for name, tensor in parity.authors_state().items()}
+    checkpoint = parity.write_checkpoint(tmp_path / "ssp-sam.pth", state)
     hub.push("org/SSP-SAM", {"README.md": b"weights", "best/ssp-sam.pth": checkpoint.read_bytes()})
     overlay = tmp_path / "overlay.png"
     arguments = [str(photo), "the dog", "--model", "hf://org/SSP-SAM", "--json", "-o", str(overlay)]
@@ -43,7 +44,7 @@ def test_weights_of_the_authors_layout_from_a_hub(hub: Hub, photo: Path, tmp_pat
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
     assert answer["model"] == {"name": "hf://org/SSP-SAM", "sha256": file_sha256(checkpoint)}
-    assert "downloading hf://org/SSP-SAM/best/ssp-sam.pth (21" in done.stderr
+    assert "downloading hf://org/SSP-SAM/best/ssp-sam.pth (10" in done.stderr
     assert "mean nothing on photographs" not in done.stderr
     assert Image.open(overlay).width >= 80
 
