@@ -6,10 +6,11 @@ import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from jobs.options import FLAT, command_app, flags_of, given, run, stopped, with_kind
+from jobs.options import FLAT, arguments, command_app, flags_of, given, run, stopped, with_kind
 from pipeline.annotate.annotate_config import SECTIONS, AnnotateConfig
 from pipeline.sources.flags import StorageOptions, load_yaml
 from sspsam.errors import ConfigError, SSPSAMError, UnknownModelError
+from sspsam.storage.secrets import redact
 
 EPILOGUE = """\
 The same command again resumes. Exit codes: 0 every image is accounted for; 1 not so, see what is said; \
@@ -23,7 +24,7 @@ Flags = flags_of(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Annotate. Returns the exit code (see --help)."""
-    return run(annotate, with_kind(sys.argv[1:] if argv is None else argv), "pipeline,s3", EPILOGUE)
+    return run(annotate, with_kind(arguments(argv)), "pipeline,s3", EPILOGUE)
 
 
 def annotate(
@@ -73,7 +74,7 @@ def _annotate(config: AnnotateConfig) -> int:
     except (ConfigError, UnknownModelError):
         raise  # the same command will never work
     except SSPSAMError as error:
-        print(f"sspsam annotate: {error}", file=sys.stderr)
+        print(f"sspsam annotate: {redact(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as stop:
         return stopped(stop, "sspsam annotate", "; what is finished is written, the same command resumes")

@@ -13,6 +13,8 @@ from importlib.metadata import version
 
 from cyclopts import App, CycloptsError
 
+from jobs.options import arguments
+
 #: command -> (module, one line of help), in the order in which people meet them.
 COMMANDS = {
     "segment": ("jobs.segment", "segment one image by phrases"),
@@ -49,11 +51,11 @@ def app() -> App:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns its exit code; 2 for a command that does not exist."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    if arguments and arguments[0] in COMMANDS:
-        return int(importlib.import_module(COMMANDS[arguments[0]][0]).main(arguments[1:]))
+    words = arguments(argv)
+    if words and words[0] in COMMANDS:
+        return int(importlib.import_module(COMMANDS[words[0]][0]).main(words[1:]))
     try:
-        app()(arguments, exit_on_error=False, print_error=False)
+        app()(words, exit_on_error=False, print_error=False)
     except CycloptsError as error:
         print(f"sspsam: {error}", file=sys.stderr)
         return 2

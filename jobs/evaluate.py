@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from jobs.options import FLAT, flags_of, given, run, with_kind
+from jobs.options import FLAT, arguments, flags_of, given, run, with_kind
 from pipeline.annotate.annotate_config import ComputeConfig, ModelConfig, OutputConfig
 from pipeline.evaluate.evaluate_config import EvaluateConfig, ScoringConfig
 from pipeline.sources.flags import StorageOptions
@@ -26,7 +26,7 @@ Compute = flags_of(ComputeConfig)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 0 when every sample was scored, 1 when not, 2 when it could not begin."""
-    return run(evaluate, with_kind(sys.argv[1:] if argv is None else argv), "pipeline")
+    return run(evaluate, with_kind(arguments(argv)), "pipeline")
 
 
 def evaluate(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import signal
 import sys
 import threading
@@ -13,6 +14,7 @@ from typing import Annotated, Any, get_type_hints
 from cyclopts import App, CycloptsError, Group, Parameter
 
 from sspsam.errors import SSPSAMError
+from sspsam.storage.secrets import redact
 
 #: Our own packages: one of their modules that is missing is a fault, not an extra to install.
 _OURS = ("sspsam", "pipeline", "jobs")
@@ -21,6 +23,8 @@ _OURS = ("sspsam", "pipeline", "jobs")
 class Terminated(KeyboardInterrupt):
     """SIGTERM came, which schedulers send some seconds before they kill: stop like Ctrl-C does."""
 
+
+_ARGUMENTS = "SSPSAM_ARGUMENTS"
 
 #: A dataclass whose fields are flags of their own.
 FLAT = Parameter(name="*")
@@ -55,9 +59,28 @@ def given(flags: Any) -> dict[str, Any]:
     return {name: value for name, value in (vars(flags) if flags else {}).items() if value is not None}
 
 
-def with_kind(arguments: Sequence[str]) -> list[str]:
+def arguments(argv: Sequence[str] | None) -> list[str]:
+    """`argv`, or the arguments of this process if None.
+
+    Every user can read those in the list of processes. So if they hold keys or passwords, the process begins
+    anew with what it was given in its environment instead.
+    """
+    if argv is not None:
+        return list(argv)
+    if kept := os.environ.pop(_ARGUMENTS, None):
+        return list(json.loads(kept))
+    words = sys.argv[1:]
+    shown = [redact(word) for word in words]
+    if shown != words:
+        os.environ[_ARGUMENTS] = json.dumps(words)
+        command = sys.orig_argv[1 : len(sys.orig_argv) - len(words)]
+        os.execv(sys.executable, [sys.executable, *command, *shown])
+    return words
+
+
+def with_kind(words: Sequence[str]) -> list[str]:
     """`--retry-errors` alone means any kind."""
-    found = list(arguments)
+    found = list(words)
     for at, word in reversed(list(enumerate(found))):
         if word == "--retry-errors" and (at + 1 == len(found) or found[at + 1].startswith("-")):
             found.insert(at + 1, "any")
@@ -93,10 +116,12 @@ def run(command: Callable[..., int], argv: Sequence[str] | None, extras: str, ep
         extras: those of pyproject.toml that the command needs, as pip takes them.
     """
     app = command_app(command, epilogue)
-    if threading.current_thread() is threading.main_thread():
+    before = signal.getsignal(signal.SIGTERM)
+    main_thread = threading.current_thread() is threading.main_thread()
+    if main_thread:
         signal.signal(signal.SIGTERM, _terminate)
     try:
-        code = app(sys.argv[1:] if argv is None else list(argv), exit_on_error=False, print_error=False)
+        code = app(arguments(argv), exit_on_error=False, print_error=False)
         return int(code or 0)
     except (CycloptsError, SSPSAMError) as error:
         problem = str(error)
@@ -106,7 +131,10 @@ def run(command: Callable[..., int], argv: Sequence[str] | None, extras: str, ep
         problem = f"needs {error.name}: pip install 'sspsam[{extras}]'"
     except KeyboardInterrupt as stop:
         return stopped(stop, app.name[0])
-    print(f"{app.name[0]}: {problem}", file=sys.stderr)
+    finally:
+        if main_thread:
+            signal.signal(signal.SIGTERM, before)
+    print(f"{app.name[0]}: {redact(problem)}", file=sys.stderr)
     return 2
 
 

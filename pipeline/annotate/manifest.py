@@ -15,6 +15,7 @@ from pipeline.sources import Shard
 from sspsam.checkpoint import bundled_mark
 from sspsam.errors import ConfigError
 from sspsam.schema import SCHEMA_VERSION
+from sspsam.storage.secrets import redact, redact_urls
 
 NAME = "_run.json"
 
@@ -29,6 +30,7 @@ _PACKAGES = (
     "py3langid",
 )
 _NAMED_DIFFERENCES = 5
+_OF_SHARD = ("name", "url", "format", "size", "etag")
 #: What a manifest means that was written before there was the option.
 BEFORE = {"phrase_detail": "full", "proper_names": "keep", "language": "en"}
 
@@ -63,12 +65,10 @@ class Manifest:
             "versions": versions(),
         }
         return cls(
-            model={"name": config.model.model, "sha256": sha256} | bundled_mark(sha256),
-            options=config.dataset_options(),
-            inputs=[
-                {k: getattr(shard, k) for k in ("name", "url", "format", "size", "etag")} for shard in shards
-            ],
-            runs=[run],
+            model={"name": redact(config.model.model), "sha256": sha256} | bundled_mark(sha256),
+            options=redact_urls(config.dataset_options()),
+            inputs=redact_urls([{name: getattr(shard, name) for name in _OF_SHARD} for shard in shards]),
+            runs=[redact_urls(run)],
             image_root=image_root,
         )
 

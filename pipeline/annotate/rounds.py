@@ -23,6 +23,7 @@ from pipeline.annotate.watch import LostNodeError, Patience, StallError, watch
 from pipeline.dataset.store import Store
 from pipeline.sources import Shard
 from sspsam.errors import SSPSAMError
+from sspsam.storage.secrets import redact
 
 if TYPE_CHECKING:
     import ray.data
@@ -109,7 +110,7 @@ class Bookkeeper:
 
     def say(self, text: str) -> None:
         if self.progress:
-            self.progress.say(text)
+            self.progress.say(redact(text))
 
     def conclude(self, output: str, shards: Sequence[Shard]) -> RunSummary:
         """The summary over `shards`. Ends the bookkeeper's threads."""
@@ -122,7 +123,7 @@ class Bookkeeper:
         seconds = stage_seconds(self._notes)
         elapsed = time.monotonic() - self._started
         return RunSummary(
-            output=output,
+            output=redact(output),
             shards=len(shards),
             ended=len(ended),
             **totals(ended),
@@ -135,7 +136,7 @@ class Bookkeeper:
             occupancy=self._occupancy(),
             deaths=self.deaths,
             verdict=verdict(seconds),
-            problems=tuple(problems),
+            problems=tuple(map(redact, problems)),
         )
 
     def _check(self, shard: str, chunks: int) -> None:

@@ -13,6 +13,7 @@ from pipeline.phrases import Phrase
 from pipeline.sources import Sample
 from sspsam.errors import SSPSAMError
 from sspsam.schema import ANNOTATION_SCHEMA, IMAGE_REF_TYPE
+from sspsam.storage.secrets import redact
 
 if TYPE_CHECKING:
     from sspsam.inference.masks import Mask
@@ -98,14 +99,16 @@ def rows_table(rows: Iterable[dict[str, Any]]) -> pa.Table:
 
 
 def relative_refs(table: pa.Table, root: str | None) -> pa.Table:
-    """The rows, with `image_ref.url` relative to the folder `root` where it lies below it; "." is `root`."""
-    if root is None:
-        return table
+    """The rows, with `image_ref.url` without secrets, and relative to the folder `root` where it is below.
+
+    "." is `root` itself; None leaves all as they are.
+    """
     refs = table["image_ref"].combine_chunks()
-    url = refs.field("url")
-    below = pc.starts_with(url, f"{root}/")
-    url = pc.if_else(below, pc.utf8_slice_codeunits(url, len(root) + 1), url)
-    url = pc.if_else(pc.equal(url, root), ".", url)
+    url = pa.array([text and redact(text) for text in refs.field("url").to_pylist()], pa.string())
+    if root is not None:
+        below = pc.starts_with(url, f"{root}/")
+        url = pc.if_else(below, pc.utf8_slice_codeunits(url, len(root) + 1), url)
+        url = pc.if_else(pc.equal(url, root), ".", url)
     children = [url, *(refs.field(name) for name in ("member", "offset", "length"))]
     moved = pa.StructArray.from_arrays(children, fields=list(IMAGE_REF_TYPE), mask=refs.is_null())
     return table.set_column(table.schema.get_field_index("image_ref"), "image_ref", moved)
@@ -144,7 +147,7 @@ def reason_of(error: BaseException) -> Reason:
 
 def clip(text: str) -> str:
     """A message on one line, cut to a length that suits a row."""
-    line = " ".join(text.split())
+    line = redact(" ".join(text.split()))
     return line if len(line) <= _MESSAGE_CHARACTERS else line[: _MESSAGE_CHARACTERS - 3] + "..."
 
 

@@ -18,6 +18,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
+from pipeline.dataset.phrase_index import NOTHING_OUTSIDE
 from sspsam.errors import ConfigError
 
 #: What a parsed expression may be made of, as DuckDB names it.
@@ -26,13 +27,27 @@ _ALLOWED: Final = frozenset(
     " COLLATE TYPE".split()
 )
 
-#: Functions whose answer changes from run to run, or that tell of this machine.
-_REFUSED: Final = frozenset(
-    "random setseed uuid uuidv4 uuidv7 gen_random_uuid now today current_date current_time"  # noqa: SIM905
-    " current_timestamp get_current_time get_current_timestamp transaction_timestamp current_localtime"
-    " current_localtimestamp txid_current nextval currval getvariable current_setting current_user"
-    " current_database current_schema current_query version".split()
-)
+_FUNCTION_NAMES: Final = """
++ - * / // % ** ^ & | ~ << >> || @ ~~ !~~ ~~* !~~* ~~~ ^@ like_escape not_like_escape ilike_escape
+not_ilike_escape regexp_full_match regexp_matches regexp_extract regexp_extract_all regexp_replace
+regexp_split_to_array concat concat_ws lower upper lcase ucase length len strlen char_length
+character_length contains starts_with ends_with prefix suffix trim ltrim rtrim left right substr substring
+strpos instr position split string_split str_split string_to_array replace reverse strip_accents translate
+ascii unicode ord chr nfc_normalize levenshtein editdist3 hamming mismatches jaccard jaro_similarity
+jaro_winkler_similarity damerau_levenshtein abs sign ceil ceiling floor round round_even trunc sqrt cbrt
+exp ln log log2 log10 pow power greatest least pi sin cos tan asin acos atan atan2 degrees radians isnan
+isinf isfinite mod add subtract multiply divide gcd lcm xor bit_count ifnull list_contains list_has
+array_contains array_has list_has_any array_has_any list_has_all array_has_all array_length list_extract
+list_element array_extract struct_extract struct_extract_at array_slice list_slice list_filter filter
+array_filter list_transform apply list_apply array_transform array_apply list_sum list_min list_max
+list_avg list_count list_first list_last list_bool_and list_bool_or list_median list_any_value
+list_distinct array_distinct list_unique array_unique list_sort array_sort list_reverse_sort list_position
+list_indexof array_position array_indexof list_concat array_concat list_cat list_value list_reduce reduce
+array_reduce flatten hash md5 sha256
+"""
+#: The functions and operators, as DuckDB names them, that an expression may use: of the row alone, the same
+#: in every run, and without a look at files, settings or the clock.
+FUNCTIONS: Final = frozenset(_FUNCTION_NAMES.split())
 
 
 @dataclass(frozen=True)
@@ -75,11 +90,11 @@ def parse_predicate(expression: str, schema: pa.Schema) -> Predicate:
                 f"--where {expression!r}: only columns, constants, operators and functions;"
                 f" {str(node.get('class', 'that')).lower()} is not allowed"
             )
-        if str(node.get("function_name", "")).lower() in _REFUSED:
-            raise ConfigError(
-                f"--where {expression!r}: {node['function_name']}() is not allowed:"
-                " its answer is not a matter of the row"
-            )
+        name = str(node.get("function_name", "")).lower()
+        if name and name not in FUNCTIONS:
+            near = difflib.get_close_matches(name, FUNCTIONS, 1)
+            hint = f". Did you mean {near[0]}?" if near else "; docs/curation.md says which are"
+            raise ConfigError(f"--where {expression!r}: {name}() is not allowed{hint}")
     columns = tuple(_columns(nodes, expression, schema))
     predicate = Predicate(expression, columns)
     nothing = pa.schema([schema.field(name) for name in columns]).empty_table()
@@ -176,10 +191,7 @@ def _sandbox() -> duckdb.DuckDBPyConnection:
     """A DuckDB that can reach nothing outside of itself, and whose settings stay so."""
     return duckdb.connect(
         config={
-            "enable_external_access": False,
-            "python_enable_replacements": False,
-            "autoload_known_extensions": False,
-            "autoinstall_known_extensions": False,
+            **NOTHING_OUTSIDE,
             "memory_limit": "512MB",
             "threads": 1,
             "lock_configuration": True,

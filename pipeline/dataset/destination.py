@@ -18,6 +18,7 @@ from fsspec.core import url_to_fs
 
 from pipeline.dataset.store import Store
 from sspsam.errors import ConfigError
+from sspsam.storage.secrets import redact_urls
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Destination:
         store.delete(name for name in found if name != self.manifest)
 
     def write_manifest(self, values: Mapping[str, Any]) -> None:
-        text = json.dumps(values, indent=2, ensure_ascii=False, default=str)
+        text = json.dumps(redact_urls(dict(values)), indent=2, ensure_ascii=False)
         self.store.put(self.manifest, f"{text}\n".encode())
 
     def put_file(self, name: str, path: Path) -> None:

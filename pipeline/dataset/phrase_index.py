@@ -54,6 +54,15 @@ _IMAGE_COLUMNS = ("key", "shard", "index", "status", "error", "width", "height",
 _MASK_FIELDS = ("phrase", "has_target", "truncated", "area", "agreement", *SIGNALS)
 
 
+#: Settings of a DuckDB that reaches no file but its own, no network and no variable of this process.
+NOTHING_OUTSIDE: dict[str, Any] = {
+    "enable_external_access": False,
+    "python_enable_replacements": False,
+    "autoload_known_extensions": False,
+    "autoinstall_known_extensions": False,
+}
+
+
 def fold(expression: str) -> str:
     """SQL that folds case and accents of the SQL string `expression`, for searching."""
     return f"lower(strip_accents({expression}))"
@@ -92,7 +101,9 @@ class Index:
         self._folder = None if path else tempfile.mkdtemp(prefix="sspsam-view-")
         database = path or str(Path(str(self._folder)) / "index.duckdb")
         try:
-            self._connection = duckdb.connect(database, config={"memory_limit": f"{memory_mb}MB"})
+            # What people search for is only ever a parameter; should it not be, there is nothing to reach.
+            config: dict[str, Any] = {"memory_limit": f"{memory_mb}MB", **NOTHING_OUTSIDE}
+            self._connection = duckdb.connect(database, config=config)
             self._connection.execute(_TABLES)
             try:
                 self._connection.execute("select split, truncated, agreement from images, masks limit 0")

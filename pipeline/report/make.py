@@ -20,6 +20,7 @@ from pipeline.report.tiles import Section, draw_tiles
 from pipeline.report.truth import Agreement, Truth, load_samples, make_table, measure
 from pipeline.sources.storage import is_local
 from sspsam.errors import ConfigError, DataError
+from sspsam.storage.secrets import redact
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def make_report(config: ReportConfig) -> ReportSummary:
         sections = _sections(index, rows, pictures, truth, agreement, config)
         numbers = count(index)
         content = Content(
-            url=dataset.url,
+            url=redact(dataset.url),
             model=dataset.model(),
             curation=dataset.read_json("_curation.json"),
             problems=problems,
@@ -75,7 +76,7 @@ def make_report(config: ReportConfig) -> ReportSummary:
             weak=phrase_rows(index, config.phrases // 2 or 1, order="score"),
         )
         _write(page, render(content).encode("utf-8"))
-        _write(sheet, draw_sheet(dataset.url, numbers, agreement, sections))
+        _write(sheet, draw_sheet(redact(dataset.url), numbers, agreement, sections))
         return ReportSummary(page, sheet, numbers, agreement, problems)
     finally:
         if truth is not None:
