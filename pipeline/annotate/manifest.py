@@ -69,7 +69,7 @@ class Manifest:
             options=redact_urls(config.dataset_options()),
             inputs=redact_urls([{name: getattr(shard, name) for name in _OF_SHARD} for shard in shards]),
             runs=[redact_urls(run)],
-            image_root=image_root,
+            image_root=image_root and redact(image_root),
         )
 
     def to_json(self) -> bytes:
