@@ -95,11 +95,14 @@ def test_cluster_file_is_what_the_launcher_takes() -> None:
     assert pinned is not None
     assert pinned[0] in text
     assert pinned[0] in (DOCS / "rayjob.yaml").read_text()
+    assert "--env RAY_AUTH_MODE=token" in cluster["docker"]["run_options"]
+    assert cluster["file_mounts"]["/home/ray/.ray/auth_token"] == "~/.ray/auth_token"
 
 
 def test_ray_job_runs_the_job() -> None:
     job: dict[str, Any] = yaml.safe_load((DOCS / "rayjob.yaml").read_text())
     assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
+    assert job["spec"]["rayClusterSpec"]["authOptions"] == {"mode": "token"}
     program, module, *arguments = (
         shlex.split(job["spec"]["entrypoint"])[0:2] + shlex.split(job["spec"]["entrypoint"])[2:]
     )
