@@ -23,17 +23,17 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.measuring import jpeg
-from sspsam import SSPSAM, Segmenter, SSPSAMConfig
-from sspsam.images.decoding import decode_image, difference_hash
+from sspsam import SSPSAM, Segmenter, SegmenterConfig, SSPSAMConfig
+from sspsam.images.decoding import MAX_PIXELS, decode_reduced, difference_hash
 from sspsam.images.geometry import Geometry
-from sspsam.images.preprocess import resize_rgb
+from sspsam.images.preprocess import resize_decoded
 from sspsam.inference.masks import draw_masks, finish_masks
 from sspsam.modeling.model import ImageFeatures
 from sspsam.modeling.ssp_encoder import SemanticSpatialPrompt
@@ -90,10 +90,12 @@ class LoadSimulated:
     """Makes a replica's Segmenter over a simulated device."""
 
     images_per_second: float
+    decode: Literal["exact", "reduced"] = "exact"
 
     def __call__(self) -> Segmenter:
         torch.set_num_threads(1)
-        return Segmenter(SimulatedDevice(self.images_per_second))  # type: ignore[arg-type]
+        device: Any = SimulatedDevice(self.images_per_second)
+        return Segmenter(device, SegmenterConfig(decode=self.decode))
 
 
 def caption(number: int) -> str:
@@ -126,7 +128,7 @@ def cpu_ms(function: Callable[[], Any], images: int = 1, repeats: int = 5) -> fl
     return min(spent)
 
 
-def stages(photo: bytes, folder: Path) -> dict[str, float]:
+def stages(photo: bytes, folder: Path, decode: str) -> dict[str, float]:
     """CPU ms an image by stage, one thread, in the order in which an image meets them."""
     from pipeline.annotate.chunk_receipt import Receipt
     from pipeline.annotate.chunk_writer import annotated_row, encode_chunk
@@ -142,8 +144,9 @@ def stages(photo: bytes, folder: Path) -> dict[str, float]:
     (chunk,) = read()
     config = SSPSAMConfig.preset("b16-224")
     ask = phrase_source("caption", PHRASES)
-    rgb = decode_image(photo)
-    geometry = Geometry.of(*rgb.size, config)
+    side = config.sam.image_size if decode == "reduced" else None
+    decoded = decode_reduced(photo, MAX_PIXELS, side)
+    geometry = Geometry.of(decoded.width, decoded.height, config)
     grid, width = config.clip.grid**2, 8
     draw = functools.partial(
         draw_masks,
@@ -174,9 +177,9 @@ def stages(photo: bytes, folder: Path) -> dict[str, float]:
     return {
         "read": cpu_ms(read, images),
         "phrases of the caption": cpu_ms(lambda: ask(chunk.samples), images, 2),
-        "decode": cpu_ms(lambda: decode_image(photo)),
-        "hash": cpu_ms(lambda: difference_hash(rgb)),
-        "resize": cpu_ms(lambda: resize_rgb(rgb, config)),
+        "decode": cpu_ms(lambda: decode_reduced(photo, MAX_PIXELS, side)),
+        "hash": cpu_ms(lambda: difference_hash(decoded.rgb)),
+        "resize": cpu_ms(lambda: resize_decoded(decoded, config)),
         "draw (the device's)": cpu_ms(draw),
         "RLE": cpu_ms(encode),
         "rows": cpu_ms(lambda: annotated_row("0", 0, True, rows(), {}), images),
@@ -184,9 +187,9 @@ def stages(photo: bytes, folder: Path) -> dict[str, float]:
     }
 
 
-def bare(photo: bytes, rate: float, images: int) -> float:
+def bare(photo: bytes, load: LoadSimulated, images: int) -> float:
     """Images a second of a Segmenter alone, from its second batch on."""
-    segmenter = LoadSimulated(rate)()
+    segmenter = load()
     phrases = [[f"thing {i}" for i in range(PHRASES)]] * images
     segmenter.segment_images([photo] * 8, phrases[:8])
     started = time.perf_counter()
@@ -194,7 +197,7 @@ def bare(photo: bytes, rate: float, images: int) -> float:
     return images / (time.perf_counter() - started)
 
 
-def job(source: Path, output: Path, rate: float, chunk: int) -> float:
+def job(source: Path, output: Path, load: LoadSimulated, chunk: int) -> float:
     """Images a second of `annotate` in its steady state, one replica."""
     import pipeline
 
@@ -207,7 +210,7 @@ def job(source: Path, output: Path, rate: float, chunk: int) -> float:
         "max_phrases": PHRASES,
     }
     summary = pipeline.annotate(
-        pipeline.AnnotateConfig.from_options(given), segmenter_factory=LoadSimulated(rate), say=lambda _: None
+        pipeline.AnnotateConfig.from_options(given), segmenter_factory=load, say=lambda _: None
     )
     if summary.exit_code or summary.masks < summary.samples:
         summary.print()
@@ -226,6 +229,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--rate", type=float, help="images/s of the device (default: half of what the CPU feeds)"
     )
+    parser.add_argument("--decode", choices=("exact", "reduced"), default="exact")
     given = parser.parse_args(argv)
     cores = len(os.sched_getaffinity(0))
     costs, ratios = (
@@ -243,19 +247,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as name:
         for size in given.sizes:
             photo, folder = jpeg(*map(int, size.split("x"))), Path(name) / size
-            spent = stages(photo, folder)
+            spent = stages(photo, folder, given.decode)
             if not costs.columns:
                 for column in ("pixels", *spent, "in all, without drawing"):
                     costs.add_column(column, justify="right")
             rest = sum(spent.values()) - spent["draw (the device's)"]
             costs.add_row(size, *(f"{value:.1f}" for value in (*spent.values(), rest)))
             rate = given.rate or cores * 1000 / (2 * sum(spent.values()))
-            row = [bare(photo, rate, max(48, round(rate * given.seconds))) / rate]
+            load = LoadSimulated(rate, given.decode)
+            row = [bare(photo, load, max(48, round(rate * given.seconds))) / rate]
             for chunk in given.chunks:
                 # The first chunk, and what is under way with it, is not counted.
                 images = (3 + round(rate * given.seconds / chunk)) * chunk
                 make_shard(folder / f"in-{chunk}" / "0.tar", photo, images)
-                row.append(job(folder / f"in-{chunk}", folder / f"out-{chunk}", rate, chunk) / rate)
+                row.append(job(folder / f"in-{chunk}", folder / f"out-{chunk}", load, chunk) / rate)
             ratio = row[-1]
             ratios.add_row(size, f"{rate:.1f}", *(f"{value:.3f}" for value in row))
     Console(width=140).print(costs, ratios)

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from sspsam.errors import ConfigError
 
+DECODE = ("exact", "reduced")
 FORMATS = ("auto", "tar", "parquet", "folder")
 
 
@@ -39,6 +40,10 @@ class InputConfig:
     max_pixels: int | None = _option(
         None, "an image of more pixels becomes an error row, not decoded (default: 178956970)"
     )
+    decode: Literal["exact", "reduced"] = _option(
+        "exact",
+        "reduced decodes large JPEGs at the scale that the model needs: faster, masks differ a little",
+    )
     storage_options: dict[str, Any] = field(
         default_factory=dict,
         metadata={"help": "JSON for fsspec, for input and output (endpoint_url, key, anon, ...)"},
@@ -49,6 +54,7 @@ class InputConfig:
         _require(self.format in FORMATS, "--format", f"is {self.format!r}, not one of {FORMATS}")
         _require(self.limit is None or self.limit > 0, "--limit", "is not a number of images >= 1")
         _require(self.max_pixels is None or self.max_pixels > 0, "--max-pixels", "is not a number >= 1")
+        _require(self.decode in DECODE, "--decode", f"is {self.decode!r}, not one of {DECODE}")
         _require(0 < self.sample <= 1, "--sample", f"is {self.sample}, not in (0, 1]")
         _require(isinstance(self.storage_options, dict), "--storage-options", "is not a JSON object")
 
@@ -224,6 +230,7 @@ class AnnotateConfig:
             "limit": self.source.limit,
             "sample": self.source.sample,
             "max_pixels": self.source.max_pixels,
+            "decode": self.source.decode,
             "format": self.source.format,
             "captions": self.source.captions,
             "image_column": self.source.image_column,

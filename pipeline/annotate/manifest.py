@@ -32,7 +32,7 @@ _PACKAGES = (
 _NAMED_DIFFERENCES = 5
 _OF_SHARD = ("name", "url", "format", "size", "etag")
 #: What a manifest means that was written before there was the option.
-BEFORE = {"phrase_detail": "full", "proper_names": "keep", "language": "en"}
+BEFORE = {"phrase_detail": "full", "proper_names": "keep", "language": "en", "decode": "exact"}
 
 
 @dataclass(frozen=True)

@@ -94,6 +94,7 @@ def prepare(
         config.model.model,
         config.model.device,
         max_pixels=source.max_pixels,
+        decode=source.decode,
         options=config.model.model_options,
     )
     return Job(config, shards, reader, phrases, factory, after_chunk, image_root)

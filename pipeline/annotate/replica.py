@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 
@@ -51,7 +51,7 @@ class LoadSegmenter:
     """Loads the model from where it is stored; travels to the replicas in place of its weights.
 
     `sha256`: what the weights file must have; `threads`: torch's, on a CPU; `vocabulary`: phrases asked of
-    every image, whose text features are all kept; `square_masks`, `max_pixels`: as of SegmenterConfig;
+    every image, whose text features are all kept; `square_masks`, `max_pixels`, `decode`: of SegmenterConfig;
     `home`: the folder that a relative `model` is of where the replica's own folder, a submitted job's copy
     say, has none; `options`: of a model that is not SSP-SAM (`sspsam.open_models`).
     """
@@ -64,6 +64,7 @@ class LoadSegmenter:
     square_masks: bool = False
     home: str = dataclasses.field(default_factory=os.getcwd)
     max_pixels: int | None = None
+    decode: Literal["exact", "reduced"] = "exact"
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __call__(self) -> PhraseSegmenter:
@@ -86,7 +87,9 @@ class LoadSegmenter:
         kept = max(usual.cached_phrases, self.vocabulary)
         return Segmenter(
             loaded,
-            dataclasses.replace(usual, cached_phrases=kept, square_masks=self.square_masks),
+            dataclasses.replace(
+                usual, cached_phrases=kept, square_masks=self.square_masks, decode=self.decode
+            ),
         )
 
 

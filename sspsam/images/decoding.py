@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import io
 import threading
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 
 from sspsam.errors import (
     DecompressionBombError,
@@ -41,9 +43,38 @@ _ORIENTATIONS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_SWAPPING = {
+    Image.Transpose.TRANSPOSE,
+    Image.Transpose.ROTATE_270,
+    Image.Transpose.TRANSVERSE,
+    Image.Transpose.ROTATE_90,
+}
+#: Where the stored right edge comes to lie on the left, the stored lower one at the top.
+_FROM_RIGHT = {
+    Image.Transpose.FLIP_LEFT_RIGHT,
+    Image.Transpose.ROTATE_180,
+    Image.Transpose.ROTATE_270,
+    Image.Transpose.TRANSVERSE,
+}
+_FROM_BELOW = {
+    Image.Transpose.FLIP_TOP_BOTTOM,
+    Image.Transpose.ROTATE_180,
+    Image.Transpose.ROTATE_90,
+    Image.Transpose.TRANSVERSE,
+}
 #: How JPEG, PNG, GIF, WebP and TIFF files begin.
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"RIFF", b"II*\0", b"MM\0*")
 _open_lock = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """An image of `width` x `height` px, upright: its pixels, perhaps fewer, and where in them it lies."""
+
+    rgb: Image.Image
+    width: int
+    height: int
+    box: tuple[float, float, float, float]  # left, top, right, bottom in pixels of `rgb`
 
 
 def decode_image(image: ImageInput, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -58,6 +89,19 @@ def decode_image(image: ImageInput, max_pixels: int = MAX_PIXELS) -> Image.Image
         NotAnImageError, TruncatedImageError, ZeroSizeError, DecompressionBombError, or ImageError
         for a colour mode or array that nothing here converts.
     """
+    return decode_reduced(image, max_pixels, None).rgb
+
+
+def decode_reduced(image: ImageInput, max_pixels: int, side: int | None) -> Decoded:
+    """`decode_image`, but a JPEG may be decoded at a half, a quarter or an eighth of its size.
+
+    That is where most of its cost is saved: the decoder leaves coefficients out (DCT scaling).
+
+    Args:
+        side: the long side that must at least remain, pixels; None for all of the image.
+
+    Raises: as `decode_image`.
+    """
     if isinstance(image, Image.Image):
         opened = image
     elif isinstance(image, np.ndarray):
@@ -69,6 +113,12 @@ def decode_image(image: ImageInput, max_pixels: int = MAX_PIXELS) -> Image.Image
             f"{type(image).__name__} is not an image; give a PIL image, a uint8 HWC array or bytes"
         )
     _check_size(opened, max_pixels)
+    width, height = opened.size
+    part: tuple[float, float, float, float] | None = None
+    if side is not None and opened is not image and isinstance(opened, JpegImageFile):
+        # Only the long side counts: the short one is rounded, and would keep 2048 x 1365 from 1024.
+        drafted = opened.draft(None, (side, 1) if width >= height else (1, side))  # type: ignore[arg-type]
+        part = None if drafted is None else drafted[1]
     try:
         # Animations and multi-page files given as PIL images may stand at any frame.
         if opened is image and getattr(opened, "n_frames", 1) > 1:
@@ -80,11 +130,26 @@ def decode_image(image: ImageInput, max_pixels: int = MAX_PIXELS) -> Image.Image
         raise ImageError(f"{_described(opened)}: not enough memory to decode it") from error
     except Exception as error:  # decoders raise OSError, SyntaxError, struct.error, ValueError, ...
         raise TruncatedImageError(f"{_described(opened)}: damaged or cut short ({error})") from error
-    upright = _upright(opened)
+    upright, method = _upright(opened)
     try:
-        return _to_rgb(upright)
+        rgb = _to_rgb(upright)
     except (OSError, ValueError) as error:
         raise ImageError(f"{_described(opened)}: cannot be converted to RGB ({error})") from error
+    if method in _SWAPPING:
+        width, height = height, width
+    return Decoded(rgb, width, height, _placed(rgb, method, part))
+
+
+def _placed(
+    rgb: Image.Image, method: Image.Transpose | None, part: tuple[float, float, float, float] | None
+) -> tuple[float, float, float, float]:
+    """Where the image lies in its pixels: a reduced one ends within its last column and row, as stored."""
+    across, down = (part or (0, 0, *rgb.size))[2:]
+    if part is not None and method in _SWAPPING:
+        across, down = down, across
+    left = rgb.width - across if part is not None and method in _FROM_RIGHT else 0
+    top = rgb.height - down if part is not None and method in _FROM_BELOW else 0
+    return left, top, left + across, top + down
 
 
 def difference_hash(image: Image.Image) -> int:
@@ -147,14 +212,14 @@ def _from_array(array: np.ndarray) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(array))
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    """EXIF orientation applied. Broken EXIF data counts as none: the pixels are still good."""
+def _upright(image: Image.Image) -> tuple[Image.Image, Image.Transpose | None]:
+    """EXIF orientation applied, and how. Broken EXIF data counts as none: the pixels are still good."""
     try:
         orientation = image.getexif().get(_ORIENTATION_TAG)
     except Exception:  # any error, and "Corrupt EXIF data" where warnings are errors
-        return image
+        return image, None
     method = _ORIENTATIONS.get(orientation) if isinstance(orientation, int) else None
-    return image if method is None else image.transpose(method)
+    return (image, None) if method is None else (image.transpose(method), method)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from sspsam.images.decoding import MAX_PIXELS, ImageInput, decode_image
+from sspsam.images.decoding import MAX_PIXELS, Decoded, ImageInput, decode_image
 from sspsam.images.geometry import ClipFrame, Geometry, SamFrame
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class ResizedImage:
     geometry: Geometry
 
 
-def resize_rgb(image: Image.Image, config: SSPSAMConfig, pinned: bool = False) -> ResizedImage:
+def resize_decoded(image: Decoded, config: SSPSAMConfig, pinned: bool = False) -> ResizedImage:
     """The part of `preprocess_rgb` that threads do; `squares` is the rest.
 
     Args:
@@ -93,10 +93,10 @@ def resize_rgb(image: Image.Image, config: SSPSAMConfig, pinned: bool = False) -
         pixels = torch.empty(
             frame.resized_height, frame.resized_width, 3, dtype=torch.uint8, pin_memory=pinned
         )
-        pixels.numpy()[:] = _resized(image, frame)
+        pixels.numpy()[:] = _resized(image.rgb, frame, image.box)
         return pixels
 
-    geometry = Geometry.of(*image.size, config)
+    geometry = Geometry.of(image.width, image.height, config)
     return ResizedImage(resized(geometry.clip), resized(geometry.sam), geometry)
 
 
@@ -130,9 +130,12 @@ def _square(image: Image.Image, frame: ClipFrame | SamFrame, constants: _Constan
     return torch.from_numpy(square)
 
 
-def _resized(image: Image.Image, frame: ClipFrame | SamFrame) -> np.ndarray:
-    """(height, width, 3) uint8."""
-    return np.asarray(image.resize((frame.resized_width, frame.resized_height), Image.Resampling.BILINEAR))
+def _resized(
+    image: Image.Image, frame: ClipFrame | SamFrame, box: tuple[float, float, float, float] | None = None
+) -> np.ndarray:
+    """(height, width, 3) uint8 of the whole image, or of a part of it."""
+    size = frame.resized_width, frame.resized_height
+    return np.asarray(image.resize(size, Image.Resampling.BILINEAR, box))
 
 
 def _inside(square: Any, frame: ClipFrame | SamFrame) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, fields
+from typing import Literal
 
 import torch
 
@@ -11,6 +12,8 @@ from sspsam.errors import ConfigError, SSPSAMError
 from sspsam.images.decoding import MAX_PIXELS
 from sspsam.images.geometry import Geometry
 from sspsam.inference.masks import Mask
+
+DECODE = ("exact", "reduced")
 
 
 @dataclass(frozen=True)
@@ -24,12 +27,17 @@ class SegmenterConfig:
     cached_phrases: int = 512  # phrases whose text features are kept
     max_pixels: int = MAX_PIXELS  # pixels of an image; larger ones are refused
     min_target_pixels: int | None = None  # pixels of the score square; None: the model's own
+    decode: Literal["exact", "reduced"] = "exact"  # reduced: a JPEG at the least DCT scale that suffices
     square_masks: bool = False  # also hand back the masks in the score square
 
     def __post_init__(self) -> None:
+        if self.decode not in DECODE:
+            raise ConfigError(f"SegmenterConfig.decode is {self.decode!r}, not one of {DECODE}")
         for item in fields(self):
             value = getattr(self, item.name)
-            if item.name == "square_masks" or (item.name == "min_target_pixels" and value is None):
+            if item.name in ("square_masks", "decode"):
+                continue
+            if item.name == "min_target_pixels" and value is None:
                 continue
             least = 0 if item.name in ("cached_phrases", "min_target_pixels") else 1
             if isinstance(value, bool) or not isinstance(value, int) or value < least:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from sspsam.errors import EmptyPhraseError, OutOfMemoryError, SSPSAMError
-from sspsam.images.decoding import ImageInput, decode_image, difference_hash
-from sspsam.images.preprocess import ResizedImage, resize_rgb
+from sspsam.images.decoding import ImageInput, decode_reduced, difference_hash
+from sspsam.images.preprocess import ResizedImage, resize_decoded
 from sspsam.inference.masks import Mask
 from sspsam.inference.memory import BatchSize, run_halving
 from sspsam.inference.phrase_batches import Draft, PhraseRunner, Task, prefilled
@@ -176,9 +176,10 @@ class Segmenter:
         return maps
 
     def _prepare(self, image: ImageInput) -> _Prepared:
-        rgb = decode_image(image, self.config.max_pixels)
+        side = self.model.config.sam.image_size if self.config.decode == "reduced" else None
+        decoded = decode_reduced(image, self.config.max_pixels, side)
         pinned = self.model.device.type == "cuda"
-        return _Prepared(resize_rgb(rgb, self.model.config, pinned), difference_hash(rgb))
+        return _Prepared(resize_decoded(decoded, self.model.config, pinned), difference_hash(decoded.rgb))
 
     @torch.inference_mode()
     def _encode(self, jobs: Sequence[_Job]) -> list[Future[list[Future[None]]]]:

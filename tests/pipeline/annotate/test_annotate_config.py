@@ -53,6 +53,7 @@ def test_flags_win_over_the_file_and_both_over_defaults(tmp_path: Path) -> None:
         ({"sample": 0}, "--sample is 0"),
         ({"limit": -1}, "--limit"),
         ({"max_pixels": 0}, "--max-pixels"),
+        ({"decode": "fast"}, "--decode"),
         ({"replicas": "4:2"}, "--replicas is '4:2'"),
         ({"gpus_per_replica": 1.5}, "--gpus-per-replica is 1.5: above 1 it must be whole"),
         ({"cpus_per_replica": 0}, "--cpus-per-replica is 0"),
