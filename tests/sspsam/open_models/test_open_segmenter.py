@@ -119,7 +119,7 @@ def test_models_by_name(tiny_model_dir: Path) -> None:
     assert segmenter.model.tolerance == 30  # type: ignore[attr-defined]
     own = named_model(f"{__name__}:load_segmenter", {"model": str(tiny_model_dir)}).load()
     assert isinstance(own, Segmenter)
-    with pytest.raises(ChecksumError, match=f"--model {COLOURS}: sha256 .* here, but 0000"):
+    with pytest.raises(ChecksumError, match=f"--model {COLOURS}: sha256 is .*, but 0000"):
         found.load("cpu", sha256="0" * 64)
     for name, options, message in (
         (COLOURS, {"tol": 1}, r'--model-options {"tol": 1} for --model .*: got an unexpected .*tol'),
