@@ -19,6 +19,10 @@ from jobs.options import arguments
 COMMANDS = {
     "segment": ("jobs.segment", "segment one image by phrases"),
     "annotate": ("jobs.annotate", "image/caption shards in, mask annotations out, on Ray Data"),
+    "compact": (
+        "jobs.compact",
+        "a file a shard in place of one a chunk, for datasets of earlier versions",
+    ),
     "report": ("jobs.report", "one HTML page and a contact sheet from an annotation dataset"),
     "view": ("jobs.view", "browse, filter and review an annotation dataset in the browser"),
     "stats": ("jobs.stats", "counts, phrases, signal quantiles; compare two runs"),

@@ -6,12 +6,12 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-ANNOTATIONS = "annotations"
+CHUNKS = "_chunks"
 
 
 def chunk_name(shard: str, chunk: int) -> str:
-    """Where a chunk's rows stand, relative to OUTPUT: a function of the input alone."""
-    return f"{ANNOTATIONS}/{shard}/{chunk:05d}.parquet"
+    """Where a chunk's rows wait for the shard's end, relative to OUTPUT: a function of the input alone."""
+    return f"{CHUNKS}/{shard}/{chunk:05d}.parquet"
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class Receipt:
     masks: int
     kinds: dict[str, int]
     notes: dict[str, Any] = field(default_factory=dict, compare=False)
+    language: int = 0  # of no_phrase: those whose caption is in a language that is not read
 
     def to_json(self, notes: bool = True) -> str:
         values = asdict(self)

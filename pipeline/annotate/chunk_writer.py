@@ -13,6 +13,9 @@ import pyarrow.parquet as pq
 from pipeline.annotate import prometheus
 from pipeline.annotate.chunk_receipt import Receipt, chunk_name
 from pipeline.annotate.rows import count_rows, relative_refs
+from pipeline.annotate.shard_files import CHUNK_KEY, CHUNKS_KEY, RUN_KEY, part_name
+from pipeline.annotate.shard_reader import WHOLE_SHARD
+from pipeline.annotate.shard_receipt import ShardReceipt, receipt_name
 from pipeline.dataset.store import Store
 
 #: What the annotate stage hands to the write stage: one row a chunk, its table as an Arrow stream.
@@ -53,8 +56,8 @@ def encode_chunk(table: pa.Table, receipt: Receipt, run: str) -> bytes:
         run: JSON of the run's model, options and versions.
     """
     metadata = dict(table.schema.metadata or {})
-    metadata[b"sspsam.chunk"] = receipt.to_json(notes=False).encode()
-    metadata[b"sspsam.run"] = run.encode()
+    said = receipt.to_json(notes=False)
+    metadata |= {CHUNK_KEY: said.encode(), CHUNKS_KEY: f"[{said}]".encode(), RUN_KEY: run.encode()}
     table = table.replace_schema_metadata(metadata)
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(sink, table.schema, compression="zstd", write_page_index=True) as writer:
@@ -86,7 +89,14 @@ class Writer:
             **count_rows(table),
         )
         data = encode_chunk(table, receipt, self.run)
-        self.store.put(chunk_name(receipt.shard, receipt.chunk), data)
+        if receipt.notes.get(WHOLE_SHARD):
+            # Two requests in place of seven: nothing of this shard is anywhere else.
+            name = part_name(receipt.shard, 0)
+            self.store.put(name, data)
+            sealed = ShardReceipt.of(receipt.shard, [receipt], {name: len(data)})
+            self.store.put(receipt_name(receipt.shard), sealed.to_json())
+        else:
+            self.store.put(chunk_name(receipt.shard, receipt.chunk), data)
         seconds = time.perf_counter() - started
         receipt.notes.update({"write_seconds": seconds, "bytes_out": len(data)})
         prometheus.count_receipt(receipt)

@@ -9,6 +9,7 @@ import functools
 import pickle
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from pipeline.annotate import run_summary as summaries
@@ -22,8 +23,9 @@ from pipeline.annotate.prepare import Job, as_begun, fingerprint, open_output, p
 from pipeline.annotate.progress import Progress
 from pipeline.annotate.receipts import plan_tasks
 from pipeline.annotate.replica import CHUNKS_AT_ONCE, AfterChunk, Replica, SegmenterFactory
-from pipeline.annotate.rounds import Bookkeeper, run_rounds
+from pipeline.annotate.rounds import Bookkeeper, StartSealing, run_rounds
 from pipeline.annotate.run_summary import RunSummary
+from pipeline.annotate.seal import Sealed, seal_many
 from pipeline.annotate.shard_reader import Phraser, PhraseSource, Reader, ShardReader, ShardTask, count_limits
 from pipeline.annotate.watch import Patience
 from pipeline.dataset.store import Store
@@ -78,6 +80,19 @@ def receipts(
     return settle_context(chain, config.compute.stall_timeout)
 
 
+def sealing(store: Store) -> StartSealing:
+    """Sealing as tasks of the cluster. They take no CPU, so that they never wait for the chain."""
+    import ray
+
+    task = ray.remote(seal_many).options(num_cpus=0, scheduling_strategy="SPREAD")
+
+    def start(shards: list[tuple[str, int]]) -> Future[list[Sealed | str]]:
+        future: Future[list[Sealed | str]] = task.remote(store, shards).future()
+        return future
+
+    return start
+
+
 def annotate(
     config: AnnotateConfig,
     *,
@@ -118,7 +133,7 @@ def annotate(
         say(caution)
     limits = count_limits(job.shards, job.reader, config.output.chunk_size, config.source)
     wanted = [shard for shard in job.shards if limits is None or shard.name in limits]
-    plan = functools.partial(plan_tasks, store, wanted, limits=limits)
+    plan = functools.partial(plan_tasks, wanted, limits=limits)
     if all(shard.name in found.ended for shard in wanted):
         book = Bookkeeper(store, found, started)
     else:
@@ -128,7 +143,7 @@ def annotate(
             say(f"{len(wanted):,} shards, {len(found.ended):,} of them done; {take.describe()}")
             ledger = start_ledger()
             with Progress(wanted, set(found.ended)) as progress:
-                book = Bookkeeper(store, found, started, progress)
+                book = Bookkeeper(store, found, started, progress, sealing(store))
 
                 def chain(tasks: Sequence[ShardTask]) -> ray.data.Dataset:
                     now = reallocate(take, config.compute, alive_nodes, may_grow(), book.say)

@@ -12,11 +12,13 @@ from pipeline.annotate import manifest as manifests
 from pipeline.annotate import run_summary as summaries
 from pipeline.annotate.allocation import Allocation
 from pipeline.annotate.annotate_config import AnnotateConfig
-from pipeline.annotate.chunk_receipt import ANNOTATIONS
+from pipeline.annotate.chunk_receipt import CHUNKS
 from pipeline.annotate.manifest import Manifest
-from pipeline.annotate.receipts import SHARDS, Survey, survey
+from pipeline.annotate.receipts import Survey, survey
 from pipeline.annotate.replica import AfterChunk, LoadSegmenter, SegmenterFactory
+from pipeline.annotate.shard_files import ANNOTATIONS
 from pipeline.annotate.shard_reader import PhraseSource, Reader
+from pipeline.annotate.shard_receipt import SHARDS
 from pipeline.dataset.store import Store
 from pipeline.phrases import phrase_source as find_phrase_source
 from pipeline.sources import ReadOptions, Shard, input_root, list_shards, read_chunks
@@ -127,16 +129,21 @@ def open_output(store: Store, job: Job, sha256: str) -> tuple[Manifest, Survey]:
     output = job.config.output
     now = Manifest.of(job.config, job.shards, sha256, job.image_root)
     if output.overwrite:
-        ours = (f"{ANNOTATIONS}/", f"{SHARDS}/", manifests.NAME, summaries.NAME)
+        ours = (f"{ANNOTATIONS}/", f"{CHUNKS}/", f"{SHARDS}/", manifests.NAME, summaries.NAME)
         store.delete(name for name in store.listing() if name.startswith(ours))
     data = store.get(manifests.NAME)
     if data is not None:
         now = Manifest.from_json(data, store.path(manifests.NAME)).resumed_by(now)
-    found = survey(store, job.shards)
+    found = survey(store, [shard.name for shard in job.shards])
     if data is None and (found.begun or found.ended):
         raise ConfigError(
             f"OUTPUT {output.output} holds annotations but no {manifests.NAME} that says of what: "
             "choose another OUTPUT, or --overwrite"
+        )
+    if found.foreign:
+        raise ConfigError(
+            f"{store.path(found.foreign[0])} was not written by this program, and every reader of OUTPUT "
+            f"would take it ({len(found.foreign)} such files): move it out of annotations/"
         )
     store.put(manifests.NAME, now.to_json())
     return now, found.without(store, output.retry_errors) if output.retry_errors else found

@@ -8,74 +8,82 @@ nothing or nothing moves for `--stall-timeout`: the run always ends.
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from itertools import islice
+from typing import TYPE_CHECKING
 
-from pipeline.annotate.chunk_receipt import Receipt, chunk_name
+from pipeline.annotate.chunk_receipt import CHUNKS, Receipt, chunk_name
 from pipeline.annotate.ledger import RemoteLedger
 from pipeline.annotate.progress import Progress
-from pipeline.annotate.receipts import ShardReceipt, Survey, survey, verify_shard
-from pipeline.annotate.run_summary import RunSummary, stage_seconds, totals, verdict
-from pipeline.annotate.shard_reader import ShardTask
+from pipeline.annotate.receipts import Survey, survey
+from pipeline.annotate.run_summary import Measures, RunSummary, totals
+from pipeline.annotate.seal import Sealed, seal_many
+from pipeline.annotate.shard_files import part_name
+from pipeline.annotate.shard_reader import WHOLE_SHARD, ShardTask
+from pipeline.annotate.shard_receipt import ShardReceipt
 from pipeline.annotate.watch import LostNodeError, Patience, StallError, watch
 from pipeline.dataset.store import Store
 from pipeline.sources import Shard
-from sspsam.errors import SSPSAMError
 from sspsam.storage.secrets import redact
 
 if TYPE_CHECKING:
     import ray.data
 
-_VERIFY_THREADS = 8
+#: Sealing tasks at a time, and shards that wait for one which it takes together.
+_SEALING = 4
+_SEALED_TOGETHER = 32
 _MAX_FRUITLESS_ROUNDS = 2
 #: A round that ends by a lost node says little about the next one.
 _MAX_FRUITLESS_LOSSES = 10
 
 Plan = Callable[[Survey], tuple[list[ShardTask], dict[str, int]]]
+#: Starts to seal shards, given with their numbers of chunks.
+StartSealing = Callable[[list[tuple[str, int]]], "Future[list[Sealed | str]]"]
 
 
 class Bookkeeper:
-    """Which chunks are written, which shards have ended, and why others have not."""
+    """Which chunks are written, which shards have ended, and why others have not.
 
-    def __init__(self, store: Store, found: Survey, started: float, progress: Progress | None = None) -> None:
+    Args:
+        start_sealing: seals shards somewhere else than in the driver; None for threads of its own.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        found: Survey,
+        started: float,
+        progress: Progress | None = None,
+        start_sealing: StartSealing | None = None,
+    ) -> None:
         self.store = store
         self.progress = progress
         self.ended: dict[str, ShardReceipt] = dict(found.ended)
         self.problems: dict[str, str] = {}
         self.found = found
         self.deaths = 0
-        self._started = started
-        self._start_seconds: float | None = None
-        self._first_receipt = self._last_receipt = started
-        self._first_images = 0
+        self.shared = False  # with another job
+        self._measures = Measures(started)
         self._written: dict[str, set[int]] = {}
         self._ends: dict[str, int] = {}
-        self._notes: list[dict[str, Any]] = []
-        self._images = 0
-        self._checks: dict[str, Future[ShardReceipt]] = {}
-        self._pool = ThreadPoolExecutor(_VERIFY_THREADS)
+        self._waiting: dict[str, int] = {}
+        self._sealing: dict[Future[list[Sealed | str]], list[tuple[str, int]]] = {}
+        self._pool = ThreadPoolExecutor(_SEALING)
+        self._start_sealing = start_sealing or (lambda shards: self._pool.submit(seal_many, store, shards))
 
-    def begin_round(self, tasks: Sequence[ShardTask], unverified: dict[str, int]) -> None:
+    def begin_round(self, tasks: Sequence[ShardTask], unsealed: dict[str, int]) -> None:
         self.problems.clear()
         self._written = {task.shard.name: set(task.done) for task in tasks}
         self._ends = {task.shard.name: task.chunks for task in tasks if task.chunks is not None}
-        for shard, count in unverified.items():
-            self._check(shard, count)
+        self._waiting = dict(unsealed)
 
     def add(self, receipt: Receipt) -> None:
-        """A chunk's file is written. When it completes its shard, the shard is read back."""
+        """A chunk's file is written. When it completes its shard, the shard is sealed."""
         shard, written = receipt.shard, self._written[receipt.shard]
         if receipt.chunk in written:
             return  # Ray repeated the chunk for a node that was lost: same name, same rows
-        if self._start_seconds is None:
-            busy = float(receipt.notes.get("busy_seconds", 0.0))
-            self._first_receipt, self._first_images = time.monotonic(), receipt.samples
-            self._start_seconds = max(0.0, self._first_receipt - self._started - busy)
-        self._last_receipt = time.monotonic()
-        self._notes.append(receipt.notes)
-        self._images += receipt.samples
+        self._measures.add(receipt)
         if self.progress:
             self.progress.add(receipt)
         if receipt.last and any(number > receipt.chunk for number in written):
@@ -86,21 +94,52 @@ class Bookkeeper:
         written.add(receipt.chunk)
         if receipt.last:
             self._ends[shard] = receipt.chunk + 1
-        if written == set(range(self._ends.get(shard, -1))):
-            self._check(shard, self._ends[shard])
+        if receipt.notes.get(WHOLE_SHARD):
+            size = int(receipt.notes["bytes_out"])
+            self._end(shard, ShardReceipt.of(shard, [receipt], {part_name(shard, 0): size}))
+        elif len(written) == self._ends.get(shard):
+            self._waiting[shard] = self._ends[shard]
 
-    def collect(self, wait: bool = False) -> None:
-        """Take in the shards that were read back since the last call."""
-        for shard, check in list(self._checks.items()):
-            if wait or check.done():
-                del self._checks[shard]
-                try:
-                    self.ended[shard] = check.result()
-                except (SSPSAMError, OSError, ValueError, KeyError) as error:
-                    self.problems[shard] = f"shard {shard}: {error}"
-                else:
-                    if self.progress:
-                        self.progress.end_shard(shard)
+    def collect(self, to_the_end: bool = False) -> None:
+        """Take in the shards that were sealed since the last call, and have those that wait sealed."""
+        while True:
+            while self._waiting and len(self._sealing) < _SEALING:
+                some = list(islice(self._waiting.items(), _SEALED_TOGETHER))
+                for shard, _ in some:
+                    del self._waiting[shard]
+                self._sealing[self._start_sealing(some)] = some
+            if to_the_end and self._sealing:
+                wait(self._sealing, return_when=FIRST_COMPLETED)
+            done = [future for future in self._sealing if future.done()]
+            for future in done:
+                self._take_in(future, self._sealing.pop(future))
+            if not self._sealing or (not done and not to_the_end):
+                return
+
+    def _take_in(self, future: Future[list[Sealed | str]], shards: list[tuple[str, int]]) -> None:
+        error = future.exception()
+        results = [str(error)] * len(shards) if error else future.result()
+        for (shard, _), result in zip(shards, results, strict=True):
+            if isinstance(result, str):
+                self.problems[shard] = f"shard {shard}: {result}"
+                continue
+            if result.by_other and not self.shared:
+                self.shared = True
+                self.say("another job writes to this OUTPUT too; every row stays there once")
+            self._end(shard, result.receipt)
+
+    def _end(self, shard: str, receipt: ShardReceipt) -> None:
+        self.ended[shard] = receipt
+        if self.progress:
+            self.progress.end_shard(shard)
+
+    def audit(self) -> Survey:
+        """Look once more whether every shard that ended is there; those that are not become problems."""
+        found = survey(self.store, self.ended, known=self.ended)
+        for shard in self.ended.keys() - found.ended.keys():
+            self.problems[shard] = f"shard {shard}: its files are not those that were sealed any more"
+        self.ended = dict(found.ended)
+        return found
 
     def tick(self) -> None:
         """To be called every second or so."""
@@ -120,34 +159,17 @@ class Bookkeeper:
         problems = list(self.problems.values())
         if missing:
             problems.append(f"{len(missing):,} shards not finished, the first {missing[0]}: resume")
-        seconds = stage_seconds(self._notes)
-        elapsed = time.monotonic() - self._started
+        if len(ended) == len(shards):
+            self.store.prune(CHUNKS)
         return RunSummary(
             output=redact(output),
             shards=len(shards),
             ended=len(ended),
             **totals(ended),
-            computed=self._images,
-            seconds=elapsed,
-            steady_images=self._images - self._first_images,
-            steady_seconds=self._last_receipt - self._first_receipt,
-            start_seconds=elapsed if self._start_seconds is None else self._start_seconds,
-            stage_seconds=seconds,
-            occupancy=self._occupancy(),
+            **self._measures.summary(),
             deaths=self.deaths,
-            verdict=verdict(seconds),
             problems=tuple(map(redact, problems)),
         )
-
-    def _check(self, shard: str, chunks: int) -> None:
-        self._checks[shard] = self._pool.submit(verify_shard, self.store, shard, chunks)
-
-    def _occupancy(self) -> dict[str, float]:
-        shares = {
-            batch: [n[f"{batch}_occupancy"] for n in self._notes if f"{batch}_occupancy" in n]
-            for batch in ("image", "phrase")
-        }
-        return {batch: sum(found) / len(found) for batch, found in shares.items() if found}
 
 
 def run_rounds(
@@ -163,8 +185,8 @@ def run_rounds(
     """
     found, fruitless = book.found, 0
     while True:
-        tasks, unverified = plan(found)
-        book.begin_round(tasks, unverified)
+        tasks, unsealed = plan(found)
+        book.begin_round(tasks, unsealed)
         before, chunks = len(book.ended), 0
         failure, most = "", _MAX_FRUITLESS_ROUNDS
         try:
@@ -183,20 +205,26 @@ def run_rounds(
         except Exception as error:  # whatever ends the chain, the files that are there count
             failure = f"the chain broke: {_cause(error)}"
         finally:
-            book.collect(wait=True)
+            book.collect(to_the_end=True)
             with contextlib.suppress(Exception):  # a cluster that is gone cannot be asked
                 book.deaths = ledger.deaths()
+        audited = None
         if not failure and not book.problems:
-            return
+            audited = book.audit()
+            if not book.problems:
+                return
         if failure:
             book.problems["chain"] = failure
-        fruitless = 0 if chunks or len(book.ended) > before else fruitless + 1
+        # Chunks are progress if the chain broke; if it came to its end, only a shard that ended is.
+        fruitless = 0 if (chunks and failure) or len(book.ended) > before else fruitless + 1
         if fruitless >= most:
             return
         for problem in book.problems.values():
             book.say(f"{problem}; going on with what is missing")
-        fresh = survey(book.store, [task.shard for task in tasks])
-        found = Survey(book.ended | fresh.ended, fresh.begun)
+        names = [*(task.shard.name for task in tasks), *unsealed, *(audited.begun if audited else ())]
+        fresh = survey(book.store, names, known=book.ended)
+        book.ended |= fresh.ended
+        found = Survey(dict(book.ended), fresh.begun)
 
 
 def _cause(error: BaseException) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.phrases import Phrase
+from pipeline.phrases import LANGUAGE, Phrase
 from pipeline.sources import Sample
 from sspsam.errors import SSPSAMError
 from sspsam.schema import ANNOTATION_SCHEMA, IMAGE_REF_TYPE
@@ -118,23 +118,24 @@ def count_rows(table: pa.Table) -> dict[str, Any]:
     """What a table of annotation rows holds, counted from it.
 
     Returns:
-        `samples`, `ok`, `no_phrase`, `error`, `phrases`, `masks` (with a target), and `kinds`, the
-        number of error rows by kind.
+        `samples`, `ok`, `no_phrase`, `language` (those of `no_phrase` in a language that is not read),
+        `error`, `phrases`, `masks` (with a target), and `kinds`, the number of error rows by kind.
     """
     statuses = Counter(table["status"].to_pylist())
-    kinds: Counter[str] = Counter()
-    if statuses["error"]:
+    why: Counter[tuple[str, str]] = Counter()
+    if statuses["error"] or statuses["no_phrase"]:
         errors = zip(table["status"].to_pylist(), table["error"].to_pylist(), strict=True)
-        kinds.update(error["kind"] for status, error in errors if status == "error")
+        why.update((status, error["kind"]) for status, error in errors if error)
     flags = table["annotations"].combine_chunks().flatten().field("has_target")
     return {
         "samples": table.num_rows,
         "ok": statuses["ok"],
         "no_phrase": statuses["no_phrase"],
+        "language": why["no_phrase", LANGUAGE],
         "error": statuses["error"],
         "phrases": len(flags),
         "masks": sum(flag is True for flag in flags.to_pylist()),
-        "kinds": dict(sorted(kinds.items())),
+        "kinds": {kind: number for (status, kind), number in sorted(why.items()) if status == "error"},
     }
 
 

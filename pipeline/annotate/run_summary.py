@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
@@ -12,8 +13,9 @@ from typing import Any
 from rich.console import Console, Group
 from rich.table import Table
 
+from pipeline.annotate.chunk_receipt import Receipt
 from pipeline.annotate.prometheus import STAGES
-from pipeline.annotate.receipts import COUNTS, ShardReceipt
+from pipeline.annotate.shard_receipt import COUNTS, ShardReceipt
 
 NAME = "_stats.json"
 
@@ -127,6 +129,47 @@ def totals(receipts: Iterable[ShardReceipt]) -> dict[str, Any]:
             total[name] += getattr(receipt, name)
         kinds.update(receipt.kinds())
     return {**{name: total[name] for name in COUNTS}, "kinds": dict(kinds)}
+
+
+class Measures:
+    """What a run took, added up chunk by chunk: nothing of a chunk is kept.
+
+    `started`: when the run began, on the monotonic clock.
+    """
+
+    def __init__(self, started: float) -> None:
+        self._started = self._first = self._last = started
+        self._start_seconds: float | None = None
+        self._images = self._first_images = 0
+        self._seconds: Counter[str] = Counter()
+        self._filled: dict[str, list[float]] = {"image": [], "phrase": []}  # sum of shares, their number
+
+    def add(self, receipt: Receipt) -> None:
+        self._last = time.monotonic()
+        if self._start_seconds is None:
+            busy = float(receipt.notes.get("busy_seconds", 0.0))
+            self._first, self._first_images = self._last, receipt.samples
+            self._start_seconds = max(0.0, self._first - self._started - busy)
+        self._images += receipt.samples
+        self._seconds.update(stage_seconds([receipt.notes]))
+        for batch, filled in self._filled.items():
+            if (share := receipt.notes.get(f"{batch}_occupancy")) is not None:
+                filled[:] = [sum(filled[:1]) + share, sum(filled[1:]) + 1]
+
+    def summary(self) -> dict[str, Any]:
+        """The fields of RunSummary that say what this run did."""
+        elapsed = time.monotonic() - self._started
+        seconds = stage_seconds([{f"{stage}_seconds": value for stage, value in self._seconds.items()}])
+        return {
+            "computed": self._images,
+            "seconds": elapsed,
+            "steady_images": self._images - self._first_images,
+            "steady_seconds": self._last - self._first,
+            "start_seconds": elapsed if self._start_seconds is None else self._start_seconds,
+            "stage_seconds": seconds,
+            "occupancy": {batch: f[0] / f[1] for batch, f in self._filled.items() if f},
+            "verdict": verdict(seconds),
+        }
 
 
 def stage_seconds(notes: Iterable[dict[str, Any]]) -> dict[str, float]:

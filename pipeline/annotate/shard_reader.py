@@ -23,6 +23,9 @@ from pipeline.sources import Chunk, Sample, Shard
 Reader = Callable[..., Iterator[Chunk]]
 PhraseSource = Callable[[list[Sample]], list[list[Phrase]]]
 
+#: The note on a chunk that is all there is of its shard.
+WHOLE_SHARD = "whole_shard"
+
 #: With --sample, so many chunks' worth of samples are read for one chunk's worth of rows at most.
 _MAX_READ_AHEAD = 16
 
@@ -35,12 +38,14 @@ class ShardTask:
         done: chunks that need not be computed.
         chunks: how many the shard has; None if its end is not known yet.
         limit: rows to take from the shard, None for all.
+        fresh: nothing of it is at OUTPUT, so that a shard of one chunk may be written as sealed at once.
     """
 
     shard: Shard
     done: frozenset[int] = frozenset()
     chunks: int | None = None
     limit: int | None = None
+    fresh: bool = False
 
     def last_needed(self) -> int | None:
         """The last chunk that is missing, None if that is not known."""
@@ -129,7 +134,9 @@ class ShardReader:
             if chunk is None:
                 return
             size = sum(len(sample.image or b"") for sample in chunk.samples)
-            notes = {"read_seconds": time.perf_counter() - started, "bytes_in": size}
+            notes: dict[str, Any] = {"read_seconds": time.perf_counter() - started, "bytes_in": size}
+            if task.fresh and chunk.last and chunk.index == 0:
+                notes[WHOLE_SHARD] = True
             yield chunks.to_table(chunk, notes=notes)
 
     @staticmethod

@@ -109,6 +109,22 @@ class AnnotationDataset:
             if path.endswith(".parquet") and not PurePosixPath(path).name.startswith((".", "_"))
         ]
 
+    def list_shown(self) -> list[AnnotationFile]:
+        """The files of `annotations/`, and chunks that wait for their shard's end; no row is in two of them.
+
+        Which file holds what while `annotate` writes stands in `pipeline/annotate/shard_files.py`.
+        """
+        # Chunks first: a shard that is sealed between the two listings then shows as sealed.
+        waiting, sealed = self.list_files("_chunks"), self.list_files()
+        names = {(file.shard, PurePosixPath(file.path).name) for file in sealed}
+        whole = {shard for shard, name in names if name.startswith("part-")}
+        shown = [
+            file
+            for file in waiting
+            if file.shard not in whole and (file.shard, PurePosixPath(file.path).name) not in names
+        ]
+        return shown + sealed
+
     def connect(self, *, memory_limit: str = "2GB", threads: int | None = None) -> Any:
         """A DuckDB connection (closed by `with`) with the views `images`, `masks` and `reviews`.
 
@@ -188,6 +204,10 @@ class AnnotationDataset:
             with stream, pq.ParquetFile(stream) as opened:
                 check_schema(opened.schema_arrow, where)
                 yield opened
+        except FileNotFoundError as error:
+            raise DataError(
+                f"{where}: is gone (sealed with its shard, or deleted): load the page again"
+            ) from error
         except (pa.ArrowException, OSError, ValueError) as error:
             raise DataError(
                 f"{where}: not a whole Parquet file ({_brief(error)})."
@@ -245,9 +265,9 @@ def open_dataset(
     dataset = AnnotationDataset(
         str(output), fs, root.rstrip("/"), (), False, options, image_roots=tuple(image_roots)
     )
-    listed = dataset.list_files()
-    if listed and tolerant:
+    if tolerant and dataset.list_shown():
         return dataset
+    listed = dataset.list_files()
     _refuse_unfinished(dataset)
     if not listed:
         raise DataError(_advice(dataset))
@@ -311,6 +331,11 @@ def _advice(dataset: AnnotationDataset) -> str:
         return f"{given}: no such folder. Is it what `sspsam annotate --output` was given?"
     if PurePosixPath(dataset.root).name == "annotations" and dataset.list_files(""):
         return f"{given}: give the folder above, {given.rstrip('/')[: -len('annotations')]}"
+    if waiting := dataset.list_files("_chunks"):
+        return (
+            f"{given}: no shard is finished yet; {len(waiting)} chunks are there (`sspsam view` shows them)."
+            " Wait, or run the same `sspsam annotate` again if it was ended."
+        )
     return (
         f"{given}: no Parquet file under {given.rstrip('/')}/annotations, so nothing is annotated"
         " yet. Is it the folder that `sspsam annotate --output` was given?"

@@ -153,14 +153,13 @@ class Index:
         with self._filling:
             self._complete = False
             known = dict(self.query("select path, size from files"))
-            listed = self.dataset.list_files()
+            listed = list(self.dataset.files) or self.dataset.list_shown()
             self._files_total = len(listed)
-            if any(known.get(file.path, file.size) != file.size for file in listed) or (
-                known.keys() - {file.path for file in listed}
-            ):
-                # Not the dataset that was indexed: annotate never rewrites or removes a file.
-                self._empty()
-                known = {}
+            sizes = {file.path: file.size for file in listed}
+            # Sealing removes the chunk files of a shard, a retry writes a part again.
+            if stale := [path for path, size in known.items() if sizes.get(path) != size]:
+                self._drop(stale)
+                known = {path: size for path, size in known.items() if path not in stale}
             self._problems = {}
             fresh = [file for file in listed if file.path not in known]
             for batch in self._read_batches(fresh):
@@ -172,11 +171,19 @@ class Index:
         if self._folder:
             shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _empty(self) -> None:
+    def _drop(self, paths: list[str]) -> None:
+        """Forget files and their images."""
         # Ids are never used again: pictures are remembered by them.
-        self._first_id = self.query("select coalesce(max(id) + 1, 0) from images")[0][0]
-        for table in ("files", "images", "masks", "phrases"):
-            self.query(f"delete from {table}")
+        self._first_id = max(self._first_id, self.query("select coalesce(max(id) + 1, 0) from images")[0][0])
+        with self.cursor() as cursor:
+            cursor.execute("begin")
+            cursor.execute("create or replace temp table stale as select unnest(?) as path", [paths])
+            files = "(select file_id from files where path in (select path from stale))"
+            images = f"(select id from images where file_id in {files})"
+            cursor.execute(f"delete from masks where image_id in {images}")
+            cursor.execute(f"delete from images where file_id in {files}")
+            cursor.execute("delete from files where path in (select path from stale)")
+            cursor.execute("commit")
 
     def _read_batches(self, files: list[AnnotationFile]) -> Iterator[_Batch]:
         """Groups of (file, table of the small columns), in order, some BATCH_IMAGES images each."""
@@ -210,7 +217,7 @@ class Index:
         """Add a batch in one transaction: a query sees all of a file or nothing."""
         with self.cursor() as cursor:
             next_id, next_file = cursor.execute(
-                f"select coalesce((select max(id) + 1 from images), {self._first_id}), "
+                f"select greatest((select coalesce(max(id) + 1, 0) from images), {self._first_id}), "
                 "coalesce((select max(file_id) + 1 from files), 0)"
             ).fetchall()[0]
             images, masks, files = [], [], []

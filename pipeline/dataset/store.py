@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -68,28 +68,14 @@ class Store:
         pq.write_table(table, buffer, compression="zstd")
         self.put(name, buffer.getvalue())
 
-    def get(self, name: str) -> bytes | None:
-        """The bytes under `name`, or None if there is no such file."""
+    def get(self, name: str, last: int | None = None) -> bytes | None:
+        """The bytes under `name`, or its `last` so many, or None if there is no such file."""
         fs = self._place[0]
+        start = None if last is None else -last
         try:
-            return self._patiently(name, lambda: bytes(fs.cat_file(self.path(name))))
+            return self._patiently(name, lambda: bytes(fs.cat_file(self.path(name), start=start)))
         except FileNotFoundError:
             return None
-
-    def use(self, name: str, reader: Callable[[BinaryIO], T]) -> T:
-        """The result of `reader` on the open file: for files of which only a part is read.
-
-        Raises:
-            FileNotFoundError: there is no such file.
-        """
-        fs = self._place[0]
-
-        def once() -> T:
-            fs.invalidate_cache()  # other processes write here
-            with fs.open(self.path(name), "rb") as file:
-                return reader(file)
-
-        return self._patiently(name, once)
 
     def get_many(self, names: Iterable[str]) -> dict[str, bytes | None]:
         """`get` of several names at once."""
@@ -97,13 +83,13 @@ class Store:
         with ThreadPoolExecutor(_THREADS) as pool:
             return dict(zip(names, pool.map(self.get, names), strict=True))
 
-    def listing(self) -> dict[str, int]:
-        """Every file below the root with its size in bytes, by one (paged) listing."""
+    def listing(self, folder: str = "") -> dict[str, int]:
+        """Every file below the root, or a folder in it, with its size in bytes, by one (paged) listing."""
         fs, root = self._place
 
         def list_once() -> dict[str, int]:
             fs.invalidate_cache()
-            found = fs.find(root, detail=True)
+            found = fs.find(f"{root}/{folder}".rstrip("/"), detail=True)
             return {
                 path.removeprefix(root).lstrip("/"): int(info.get("size") or 0)
                 for path, info in found.items()
@@ -126,6 +112,13 @@ class Store:
         with ThreadPoolExecutor(_THREADS) as pool:
             list(pool.map(remove, names))
 
+    def prune(self, folder: str) -> None:
+        """Remove the empty folders that deleted files leave on a local disk, `folder` among them."""
+        if self.local:
+            for path, _, _ in os.walk(self.path(folder), topdown=False):
+                with contextlib.suppress(OSError):  # not empty
+                    os.rmdir(path)  # noqa: PTH106
+
     def _put_once(self, name: str, data: bytes) -> None:
         fs, root = self._place
         if not is_local(fs):
@@ -133,13 +126,16 @@ class Store:
             return
         final = self.path(name)
         temporary = f"{root}/_tmp/{name.replace('/', '__')}.{os.getpid()}"
-        for path in (final, temporary):
-            os.makedirs(os.path.dirname(path), exist_ok=True)  # noqa: PTH103, PTH120
+        os.makedirs(os.path.dirname(temporary), exist_ok=True)  # noqa: PTH103, PTH120
         with open(temporary, "wb") as file:  # noqa: PTH123
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, final)  # noqa: PTH105
+        while True:
+            os.makedirs(os.path.dirname(final), exist_ok=True)  # noqa: PTH103, PTH120
+            with contextlib.suppress(FileNotFoundError):  # another job pruned the folder in between
+                os.replace(temporary, final)  # noqa: PTH105
+                return
 
     def _patiently(self, name: str, request: Callable[[], T]) -> T:
         """Repeat `request` with back-off while its error is one that passes."""

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from pipeline.annotate.job import annotate
 from pipeline.annotate.replica import LoadSegmenter
 from pipeline.annotate.run_summary import RunSummary
+from pipeline.annotate.shard_receipt import ShardReceipt, receipt_name
 from pipeline.dataset.store import Store
 from pipeline.evaluate.evaluate_config import FORMAT_TASKS, EvaluateConfig
 from pipeline.evaluate.record_shards import INDEX, IndexReader, record_phrases, write_index
@@ -105,13 +106,13 @@ def gather(store: Store, shards: Sequence[Shard]) -> pa.Table:
     Raises:
         DataError: a chunk was predicted and its scores are not there.
     """
-    names = set(store.listing())
     tables = []
     for shard in shards:
-        done = sorted(name for name in names if name.startswith(f"annotations/{shard.name}/"))
-        for name in done:
-            path = f"{SAMPLES}/{name.removeprefix('annotations/')}"
-            data = store.get(path) if path in names else None
+        name = receipt_name(shard.name)
+        receipt = ShardReceipt.from_json(store.get(name) or b"", store.path(name))
+        for chunk in range(receipt.chunks):
+            path = f"{SAMPLES}/{shard.name}/{chunk:05d}.parquet"
+            data = store.get(path)
             if data is None:
                 raise DataError(
                     f"{store.url}/{path} is missing although its predictions are there: evaluate "

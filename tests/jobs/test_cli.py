@@ -21,6 +21,7 @@ from sspsam.training.train_config import TrainConfig
 NEAR_MISSES = {
     "segment": ("--modle", "--model"),
     "annotate": ("--chunksize", "--chunk-size"),
+    "compact": ("--storage-optoins", "--storage-options"),
     "report": ("--tile", "--tiles"),
     "view": ("--prot", "--port"),
     "stats": ("--compair", "--compare"),

@@ -48,7 +48,7 @@ def main(source: str, output: str, model: str, notes: str, replaced: str) -> int
     # Nodes come and go in the main thread: Ray's own cluster starts none in another.
     with contextlib.redirect_stderr(listener), ThreadPoolExecutor(1) as pool:
         job = pool.submit(annotate, config, phrase_source=two_phrases, segmenter_factory=factory)
-        while not job.done() and len(list(Path(output).glob("annotations/*/*.parquet"))) < 3:
+        while not job.done() and len(list(Path(output).glob("_chunks/*/*.parquet"))) < 3:
             time.sleep(0.05)
         cluster.remove_node(node, allow_graceful=False)
         print("the node is gone", flush=True)

@@ -86,11 +86,13 @@ def test_writes_what_the_segmenter_draws_with_one_row_an_image(
     assert (row["width"], row["height"], row["phash"]) == (96, 80, drawn[0].phash)
     assert row["image_ref"]["url"] == "00001.tar"  # relative to INPUT, which the manifest names
     assert row["image"] is None
-    chunk = pa.parquet.read_schema(output / "annotations/00002/00002.parquet")
-    assert chunk.equals(ANNOTATION_SCHEMA)
-    said = json.loads(chunk.metadata[b"sspsam.chunk"])
-    assert (said["samples"], said["last"]) == (4, True)
-    run = json.loads(chunk.metadata[b"sspsam.run"])
+    assert sorted(files(output)) == [f"annotations/{shard:05d}/part-00000.parquet" for shard in range(3)]
+    assert not (output / "_chunks").exists()
+    part = pa.parquet.ParquetFile(output / "annotations/00002/part-00000.parquet")
+    assert part.schema_arrow.equals(ANNOTATION_SCHEMA)
+    said = json.loads(part.metadata.metadata[b"sspsam.chunks"])
+    assert [(chunk["samples"], chunk["last"]) for chunk in said] == [(8, False), (8, False), (4, True)]
+    run = json.loads(part.metadata.metadata[b"sspsam.run"])
     manifest = json.loads((output / "_run.json").read_bytes())
     assert run["model"] == manifest["model"]
     assert len(manifest["model"]["sha256"]) == 64
@@ -115,18 +117,24 @@ def test_same_command_resumes_and_another_is_refused(
     assert (again.exit_code, again.computed, again.samples) == (0, 0, 60)
     assert files(output) == before
 
-    # What a driver leaves that was killed: chunks missing, the last one too, receipts missing.
-    for name in ("00000/00001", "00001/00002"):
-        (output / f"annotations/{name}.parquet").unlink()
+    # A file that somebody cut short, one that is gone, a receipt that is gone.
+    cut = output / "annotations/00000/part-00000.parquet"
+    cut.write_bytes(cut.read_bytes()[:-100])
+    (output / "annotations/00001/part-00000.parquet").unlink()
     (output / "_shards/00002.json").unlink()
     resumed = annotate(config, phrase_source=two_phrases, say=say)
-    assert (resumed.exit_code, resumed.computed, resumed.samples) == (0, 12, 60)
+    assert (resumed.exit_code, resumed.computed, resumed.samples) == (0, 40, 60)
     after = files(output)
     assert {name for name in after if after[name] != before[name]} == {
-        "annotations/00000/00001.parquet",
-        "annotations/00001/00002.parquet",
+        "annotations/00000/part-00000.parquet",
+        "annotations/00001/part-00000.parquet",
     }
     assert rows(output) == wanted
+    foreign = output / "annotations/mine.parquet"
+    shutil.copy(cut, foreign)
+    with pytest.raises(ConfigError, match=r"annotations/mine\.parquet was not written by this.*move it"):
+        annotate(config, phrase_source=two_phrases)
+    foreign.unlink()
 
     for options, message in (
         ({"chunk_size": 9}, "--chunk-size was 8, now 9"),
@@ -155,7 +163,7 @@ def test_a_killed_replica_changes_nothing(
 
     def kill() -> None:
         # Once: a chunk that dies twice is split, batched otherwise, and equal only up to rounding.
-        while not list((tmp_path / "out").glob("annotations/*/*")):
+        while not list((tmp_path / "out").glob("_chunks/*/*")):
             time.sleep(0.05)
         time.sleep(0.2)  # in the middle of its call
         killed.extend(int(note.name[8:]) for note in notes.glob("replica-*"))
@@ -254,7 +262,7 @@ def test_errors_are_retried_by_kind(micro_model: Path, tmp_path: Path) -> None:
     assert (retried.exit_code, retried.computed) == (0, 8)
     assert retried.kinds == {"not_an_image": 1}
     changed = {name for name, written in files(output).items() if written != before[name]}
-    assert changed == {"annotations/a/00000.parquet"}
+    assert changed == {"annotations/a/part-00000.parquet"}
     assert [row["index"] for row in rows(output)] == list(range(40))
 
 
