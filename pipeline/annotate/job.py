@@ -26,7 +26,15 @@ from pipeline.annotate.replica import CHUNKS_AT_ONCE, AfterChunk, Replica, Segme
 from pipeline.annotate.rounds import Bookkeeper, StartSealing, run_rounds
 from pipeline.annotate.run_summary import RunSummary
 from pipeline.annotate.seal import Sealed, seal_many
-from pipeline.annotate.shard_reader import Phraser, PhraseSource, Reader, ShardReader, ShardTask, count_limits
+from pipeline.annotate.shard_reader import (
+    Phraser,
+    PhraseSource,
+    Reader,
+    ShardReader,
+    ShardTask,
+    count_limits,
+    read_together,
+)
 from pipeline.annotate.watch import Patience
 from pipeline.dataset.store import Store
 from pipeline.sources import Shard
@@ -44,14 +52,15 @@ def receipts(
     ledger: RemoteLedger,
     take: Allocation,
 ) -> ray.data.Dataset:
-    """The chain. Rows: a shard's task -> chunks -> chunks with phrases -> annotated -> receipts."""
+    """The chain. Rows: some shards' tasks -> chunks -> chunks with phrases -> annotated -> receipts."""
     import ray
 
     config = job.config
+    groups = read_together(tasks, take.read_tasks)
     each: dict[str, Any] = {"batch_size": 1, "batch_format": "pyarrow", "zero_copy_batch": True}
     reading: dict[str, Any] = {
         "num_cpus": READ_CPUS,
-        "compute": ray.data.TaskPoolStrategy(min(take.read_tasks, len(tasks))),
+        "compute": ray.data.TaskPoolStrategy(min(take.read_tasks, len(groups))),
     } | each
     model: dict[str, Any] = {
         "num_cpus": take.cpus,
@@ -69,7 +78,7 @@ def receipts(
         "replicas": take.replicas[1],
     }
     pool = take.actor_pool(CHUNKS_AT_ONCE)
-    rows = [{"task": pickle.dumps(task)} for task in tasks]
+    rows = [{"tasks": pickle.dumps(group)} for group in groups]
     chain = (
         ray.data.from_items(rows, override_num_blocks=len(rows))
         .map_batches(read, **reading)

@@ -80,8 +80,8 @@ class Bookkeeper:
 
     def add(self, receipt: Receipt) -> None:
         """A chunk's file is written. When it completes its shard, the shard is sealed."""
-        shard, written = receipt.shard, self._written[receipt.shard]
-        if receipt.chunk in written:
+        shard, written = receipt.shard, self._written.get(receipt.shard)
+        if written is None or receipt.chunk in written:
             return  # Ray repeated the chunk for a node that was lost: same name, same rows
         self._measures.add(receipt)
         if self.progress:
@@ -130,6 +130,7 @@ class Bookkeeper:
 
     def _end(self, shard: str, receipt: ShardReceipt) -> None:
         self.ended[shard] = receipt
+        self._written.pop(shard, None)
         if self.progress:
             self.progress.end_shard(shard)
 

@@ -26,6 +26,9 @@ PhraseSource = Callable[[list[Sample]], list[list[Phrase]]]
 #: The note on a chunk that is all there is of its shard.
 WHOLE_SHARD = "whole_shard"
 
+#: One reading task takes shards of so many bytes together, and at most so many shards.
+_READ_BYTES, _READ_SHARDS = 32 << 20, 256
+
 #: With --sample, so many chunks' worth of samples are read for one chunk's worth of rows at most.
 _MAX_READ_AHEAD = 16
 
@@ -52,6 +55,23 @@ class ShardTask:
         if self.chunks is None:
             return None
         return max(set(range(self.chunks)) - self.done, default=-1)
+
+
+def read_together(tasks: Sequence[ShardTask], readers: int) -> list[list[ShardTask]]:
+    """Runs of tasks that one reader takes: small shards share one, as long as there are enough for all."""
+    known = [task.shard.size or 0 for task in tasks if task.shard.format != "folder"]
+    most = min(_READ_BYTES, sum(known) // (4 * readers))
+    groups: list[list[ShardTask]] = []
+    room = 0
+    for task in tasks:
+        shard = task.shard
+        size = most if shard.size is None or shard.format == "folder" else shard.size
+        if not groups or size > room or len(groups[-1]) >= _READ_SHARDS:
+            groups.append([])
+            room = most
+        groups[-1].append(task)
+        room -= size
+    return groups
 
 
 def keeps(key: str, fraction: float) -> bool:
@@ -105,7 +125,7 @@ def count_limits(
 
 @dataclass(frozen=True)
 class ShardReader:
-    """A map over shard tasks that yields one row a chunk, as soon as it is read.
+    """A map over runs of shard tasks that yields one row a chunk, as soon as it is read.
 
     A shard whose next chunk has killed its reader twice ends there, with a row that says so.
     """
@@ -116,8 +136,9 @@ class ShardReader:
     ledger: LedgerClient
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
-        for pickled in batch["task"].to_pylist():
-            yield from self._read(pickle.loads(pickled))
+        for pickled in batch["tasks"].to_pylist():
+            for task in pickle.loads(pickled):
+                yield from self._read(task)
 
     def _read(self, task: ShardTask) -> Iterator[pa.Table]:
         found = select_chunks(task, self.reader, self.chunk_size, self.fraction)
