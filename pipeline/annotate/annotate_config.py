@@ -171,6 +171,9 @@ class OutputConfig:
     retry_errors: str | None = _option(
         None, "recompute chunks that hold error rows: of this kind, or of any if none is named"
     )
+    part: str | None = _option(
+        None, "K/N: take only part K, from 1 to N, of the shards; N jobs at once fill one OUTPUT"
+    )
     dry_run: bool = _option(False, "list the input, time one chunk, write nothing")
 
     def __post_init__(self) -> None:
@@ -181,6 +184,19 @@ class OutputConfig:
             "--retry-errors",
             "keeps what is there, --overwrite deletes it: give one of them",
         )
+        self.part_numbers()
+        _require(
+            not (self.overwrite and self.part),
+            "--overwrite",
+            "would delete what the jobs of other parts wrote: give it without --part, or another OUTPUT",
+        )
+
+    def part_numbers(self) -> tuple[int, int]:
+        """`--part` as (K, N); (1, 1) for all."""
+        found = re.fullmatch(r"(\d+)/(\d+)", self.part or "1/1")
+        part, parts = (int(found[1]), int(found[2])) if found else (0, 0)
+        _require(1 <= part <= parts, "--part", f"is {self.part!r}: give K/N with 1 <= K <= N")
+        return part, parts
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import pickle
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pipeline.annotate import run_summary as summaries
@@ -21,7 +22,7 @@ from pipeline.annotate.ledger import RemoteLedger, start_ledger
 from pipeline.annotate.manifest import Manifest
 from pipeline.annotate.prepare import Job, as_begun, fingerprint, open_output, prepare
 from pipeline.annotate.progress import Progress
-from pipeline.annotate.receipts import plan_tasks
+from pipeline.annotate.receipts import plan_tasks, survey
 from pipeline.annotate.replica import CHUNKS_AT_ONCE, AfterChunk, Replica, SegmenterFactory
 from pipeline.annotate.rounds import Bookkeeper, StartSealing, run_rounds
 from pipeline.annotate.run_summary import RunSummary
@@ -141,7 +142,7 @@ def annotate(
     if reader is None and (caution := model_warning(run.model)):  # a caller's reader brings benchmarks
         say(caution)
     limits = count_limits(job.shards, job.reader, config.output.chunk_size, config.source)
-    wanted = [shard for shard in job.shards if limits is None or shard.name in limits]
+    wanted = [shard for shard in job.mine if limits is None or shard.name in limits]
     plan = functools.partial(plan_tasks, wanted, limits=limits)
     if all(shard.name in found.ended for shard in wanted):
         book = Bookkeeper(store, found, started)
@@ -164,5 +165,13 @@ def annotate(
             if local:
                 ray.shutdown()
     result = book.conclude(config.output.output, wanted)
-    store.put(summaries.NAME, result.to_json())
+    whole = result
+    if config.output.part is not None:
+        names = [shard.name for shard in job.shards if limits is None or shard.name in limits]
+        ended = survey(store, names, known=book.ended).ended
+        if missing := len(names) - len(ended):
+            say(f"part {config.output.part}: {missing:,} shards of all parts are not finished yet")
+        whole = replace(result, shards=len(names), ended=len(ended), **summaries.totals(ended.values()))
+    # All that can be written from what is finished: here, say, what a data card counts.
+    store.put(summaries.NAME, whole.to_json())
     return result

@@ -19,6 +19,7 @@ from pipeline.annotate.replica import AfterChunk, LoadSegmenter, SegmenterFactor
 from pipeline.annotate.shard_files import ANNOTATIONS
 from pipeline.annotate.shard_reader import PhraseSource, Reader
 from pipeline.annotate.shard_receipt import SHARDS
+from pipeline.dataset.parts import part_of
 from pipeline.dataset.store import Store
 from pipeline.phrases import phrase_source as find_phrase_source
 from pipeline.sources import ReadOptions, Shard, input_root, list_shards, read_chunks
@@ -36,6 +37,12 @@ class Job:
     segmenter_factory: SegmenterFactory
     after_chunk: AfterChunk | None = None
     image_root: str | None = None
+
+    @property
+    def mine(self) -> list[Shard]:
+        """The shards that fall into --part."""
+        part, parts = self.config.output.part_numbers()
+        return [shard for shard in self.shards if part_of(shard.name, parts) == part]
 
     def segmenter_for(self, take: Allocation, sha256: str | None = None) -> SegmenterFactory:
         """The factory as replicas get it: with their device and threads, and the file's checksum."""
@@ -134,7 +141,7 @@ def open_output(store: Store, job: Job, sha256: str) -> tuple[Manifest, Survey]:
     data = store.get(manifests.NAME)
     if data is not None:
         now = Manifest.from_json(data, store.path(manifests.NAME)).resumed_by(now)
-    found = survey(store, [shard.name for shard in job.shards])
+    found = survey(store, [shard.name for shard in job.mine])
     if data is None and (found.begun or found.ended):
         raise ConfigError(
             f"OUTPUT {output.output} holds annotations but no {manifests.NAME} that says of what: "
@@ -146,4 +153,7 @@ def open_output(store: Store, job: Job, sha256: str) -> tuple[Manifest, Survey]:
             f"would take it ({len(found.foreign)} such files): move it out of annotations/"
         )
     store.put(manifests.NAME, now.to_json())
+    if data is None and (written := store.get(manifests.NAME)) is not None:
+        # A job of another part may have come at the same time: it must have the same options.
+        Manifest.from_json(written, store.path(manifests.NAME)).resumed_by(now)
     return now, found.without(store, output.retry_errors) if output.retry_errors else found

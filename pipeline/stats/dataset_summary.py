@@ -11,6 +11,7 @@ import pyarrow as pa
 from pycocotools import mask as coco_mask
 
 from pipeline.dataset.annotation_dataset import AnnotationDataset
+from pipeline.dataset.parts import unfinished
 from pipeline.dataset.phrase_index import Index
 from pipeline.dataset.phrase_rows import one_array, open_batch
 from pipeline.dataset.segmentations import coco_rles, segmentation_problems
@@ -41,6 +42,7 @@ def summarise(
         statuses = dict(index.query("select status, count(*) from images group by 1"))
         counts = {
             "dataset": dataset.url,
+            "unfinished": unfinished(dataset),
             "images": sum(statuses.values()),
             "status": {name: statuses[name] for name in (*STATUSES, *statuses) if name in statuses},
             "errors": _errors(index),

@@ -35,6 +35,14 @@ def print_summary(found: dict[str, Any], console: Console) -> None:
             },
         )
     )
+    if missing := found["unfinished"]:
+        parts = f", in part {', '.join(missing['parts'])}" if missing["parts"] else ""
+        console.print(
+            f"{missing['shards']:,} of {missing['of']:,} shards are not finished{parts}: "
+            "`sspsam annotate` resumes them",
+            markup=False,
+            highlight=False,
+        )
     rows: list[tuple[str, ...]]
     if found["errors"]:
         rows = [

@@ -19,17 +19,22 @@ import pyarrow.dataset as pads
 import pytest
 
 import pipeline
+from jobs.cli import main as cli
 from pipeline.annotate import job, watch
 from pipeline.annotate.annotate_config import AnnotateConfig
 from pipeline.annotate.cluster import alive_nodes, may_grow
 from pipeline.annotate.job import annotate
 from pipeline.annotate.run_summary import RunSummary
+from pipeline.dataset.parts import part_of
 from sspsam.errors import ConfigError
 from sspsam.schema import ANNOTATION_SCHEMA
 from tests.pipeline.annotate import faults
 from tests.pipeline.annotate.inputs import picture, sample_members, two_phrases, write_shards, write_tar
 
 pytestmark = [pytest.mark.usefixtures("local_ray"), pytest.mark.timeout(900)]
+
+#: Shards of three (00000, 00001, 00002) in part 2 of 2.
+SECOND_PART = sum(part_of(f"{shard:05d}", 2) == 2 for shard in range(3))
 
 say = functools.partial(print, flush=True)
 
@@ -150,6 +155,34 @@ def test_same_command_resumes_and_another_is_refused(
     assert (anew.exit_code, anew.samples) == (0, 23)
     kept = {row["key"] for row in wanted}
     assert len({row["key"] for row in rows(output)} & kept) == 23
+
+
+def test_jobs_of_parts_fill_one_dataset(
+    undisturbed: tuple[Path, Path, RunSummary],
+    micro_model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Part 2 of 2 comes first; `sspsam stats` names the one that is missing; the last writes the totals."""
+    source, wanted, all_at_once = undisturbed
+    output = tmp_path / "out"
+    said: list[str] = []
+    second = annotate(
+        configure(source, output, micro_model, part="2/2"), phrase_source=two_phrases, say=said.append
+    )
+    assert (second.exit_code, second.shards) == (0, SECOND_PART)
+    assert f"part 2/2: {3 - SECOND_PART} shards of all parts are not finished yet" in said
+    assert json.loads((output / "_stats.json").read_bytes())["complete"] is False
+    assert cli(["stats", str(output)]) == 0
+    assert f"{3 - SECOND_PART} of 3 shards are not finished, in part 1/2: " in capsys.readouterr().out
+    with pytest.raises(ConfigError, match="--chunk-size was 8, now 9"):
+        annotate(configure(source, output, micro_model, part="1/2", chunk_size=9), phrase_source=two_phrases)
+    first = annotate(configure(source, output, micro_model, part="1/2"), phrase_source=two_phrases, say=say)
+    assert (first.exit_code, first.shards) == (0, 3 - SECOND_PART)
+    totals = json.loads((output / "_stats.json").read_bytes())
+    assert (totals["complete"], totals["samples"], totals["masks"]) == (True, 60, all_at_once.masks)
+    assert rows(output) == rows(wanted)
+    assert "not finished" not in (cli(["stats", str(output)]) or capsys.readouterr().out)
 
 
 def test_a_killed_replica_changes_nothing(
