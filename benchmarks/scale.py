@@ -13,12 +13,16 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import re
 import resource
+import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
 import time
+import urllib.request
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +31,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from rich.console import Console
+from rich.table import Table
 
 from pipeline.phrases import Phrase
 from pipeline.sources import Sample
@@ -125,18 +131,125 @@ def run_once(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def run_apart(source: Path, output: str, **options: Any) -> dict[str, Any]:
+    """`run_once` in a process of its own, twice: the second time finds everything done."""
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+    command = [sys.executable, "-m", "benchmarks.scale", f"--input={source}", f"--output={output}", *flags]
+    found = []
+    for _ in range(2):
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(done.stdout[-2000:] + done.stderr[-4000:])
+        found.append(json.loads(done.stdout.splitlines()[-1]))
+    return found[0] | {"again_seconds": found[1]["seconds"]}
+
+
+COLUMNS = ("images", "shards", "images/s", "s", "driver CPU s", "ms a chunk", "MiB", "again s", "files")
+
+
+def table_of_sizes(most: int, chunk_size: int) -> None:
+    """Sizes, then shard sizes; the last line compares the cost of a row at both ends."""
+    table = Table(*COLUMNS, title=f"a model that costs nothing, chunks of {chunk_size}")
+    sizes = [(10**n, max(4, 10**n // 10_000), "parquet") for n in range(3, 7) if 10**n <= most]
+    costs = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for images, shards, kind in [*sizes, (30_000, 12, "tar"), (30_000, 3_000, "tar")]:
+            source, output = Path(folder) / f"{kind}-{images}-{shards}", Path(folder) / "out"
+            make_input(source, images, shards, kind)
+            row = run_apart(source, str(output), chunk_size=chunk_size)
+            files = sum(path.is_file() for path in output.rglob("*"))
+            chunks = sum(-(-(images // shards) // chunk_size) for _ in range(shards))
+            costs[images, shards] = (row["seconds"] - row["start_seconds"]) / images
+            table.add_row(
+                *(f"{images:,}", f"{shards:,}", f"{row['images_per_second']:,.0f}", f"{row['seconds']:.1f}"),
+                *(f"{row['driver_cpu_seconds']:.1f}", f"{1000 * row['driver_cpu_seconds'] / chunks:.1f}"),
+                *(f"{row['driver_mib']:.0f}", f"{row['again_seconds']:.1f}", f"{files:,}"),
+            )
+            shutil.rmtree(source)
+            shutil.rmtree(output)
+    Console().print(table)
+    small, large = costs[30_000, 12], costs[30_000, 3_000]
+    print(f"30,000 images in 3,000 tars over the same in 12: {large / small:.2f}")
+    ends = [(n, s) for n, s, _ in sizes if n >= 10_000]
+    if len(ends) > 1:
+        first, last = ends[0], ends[-1]
+        print(f"cost per row {last[0]:.0e} / {first[0]:.0e}: {costs[last] / costs[first]:.2f}")
+
+
+def requests_table(chunk_size: int) -> None:
+    """Requests to S3 by method, counted by the server, of two runs that differ in one thing."""
+    from tests.processes import free_port
+    from tests.s3_server import S3Server
+
+    runs = {"4 of 1,600": (6_400, 4), "8 of 1,600": (12_800, 8), "4 of 3,200": (12_800, 4)}
+    counted = {}
+    with tempfile.TemporaryDirectory() as folder:
+        metrics = free_port()
+        server = S3Server(Path(folder), "bucket", arguments=(f"-s3.metricsPort={metrics}",))
+        server.start()
+        try:
+            for name, (images, shards) in runs.items():
+                source = Path(folder) / f"in-{images}-{shards}"
+                make_input(source, images, shards, "parquet")
+                before = _requests(metrics)
+                options = {"chunk_size": chunk_size, "storage_options": json.dumps(server.options)}
+                run_apart(source, f"s3://bucket/{images}-{shards}", **options)
+                counted[name] = _requests(metrics) - before
+        finally:
+            server.kill()
+    table = Table("", *runs, "a shard, with its 25 chunks", "a chunk", title="requests to S3, two runs each")
+    for method in sorted(set().union(*counted.values())):
+        base, shards_more, chunks_more = (found[method] for found in counted.values())
+        shard, chunk = (shards_more - base) / 4, (chunks_more - base) / 100
+        table.add_row(method, f"{base}", f"{shards_more}", f"{chunks_more}", f"{shard:.1f}", f"{chunk:.2f}")
+    Console().print(table)
+
+
+def _requests(port: int) -> Counter[str]:
+    """What SeaweedFS counted so far, by its name of the request."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        text = answer.read().decode()
+    found: Counter[str] = Counter()
+    for labels, number in re.findall(r"^SeaweedFS_s3_request_total\{(.*)\} (\S+)$", text, re.MULTILINE):
+        method = re.search(r'type="([^"]*)"', labels)
+        found[method[1] if method else "?"] += int(float(number))
+    return found
+
+
+def many_replicas(replicas: int, chunk_size: int) -> None:
+    """Replicas that sleep, 50 ms an image: images a second against replicas x 20."""
+    images = replicas * 20 * 60
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "in"
+        make_input(source, images, max(4, images // 10_000), "parquet")
+        options = {"replicas": replicas, "cpus": replicas + 2, "seconds_per_image": 0.05}
+        row = run_apart(source, f"{folder}/out", chunk_size=chunk_size, **options)
+    rate, cpu = row["images_per_second"], row["driver_cpu_seconds"]
+    print(f"{replicas} replicas of 20 images/s: {rate:,.0f} images/s, ratio {rate / replicas / 20:.3f}")
+    print(f"driver: {cpu:.1f} s of CPU in {row['seconds']:.0f} s, {row['driver_mib']:.0f} MiB")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__)
-    parser.add_argument("--input")
+    parser.add_argument("--most", type=int, default=100_000, help="images of the largest run")
+    parser.add_argument("--s3", action="store_true", help="count requests instead")
+    parser.add_argument("--replicas", type=int, default=1, help="more than one: replicas that sleep")
+    parser.add_argument("--chunk-size", type=int, default=64)
+    parser.add_argument("--input", help="one run in this process; printed as JSON")
     parser.add_argument("--output")
-    parser.add_argument("--chunk-size", default="64")
     parser.add_argument("--cpus", type=int, default=2)
     parser.add_argument("--cpus-per-replica", type=float, default=1.0)
-    parser.add_argument("--replicas", type=int, default=1)
     parser.add_argument("--seconds-per-image", type=float, default=0.0)
     parser.add_argument("--storage-options", default="{}")
     options = parser.parse_args(argv)
-    print(json.dumps(run_once(options)))
+    if options.input:
+        print(json.dumps(run_once(options)))
+    elif options.s3:
+        requests_table(options.chunk_size)
+    elif options.replicas > 1:
+        many_replicas(options.replicas, options.chunk_size)
+    else:
+        table_of_sizes(options.most, options.chunk_size)
     return 0
 
 

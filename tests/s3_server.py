@@ -35,6 +35,7 @@ class S3Server:
     bucket: str
     ports: list[int] = field(default_factory=lambda: [free_port() for _ in _PORTS])
     process: subprocess.Popen[bytes] | None = None
+    arguments: tuple[str, ...] = ()  # further ones of `weed mini`
 
     @property
     def endpoint(self) -> str:
@@ -73,6 +74,7 @@ class S3Server:
             *(f"-{name}={port}" for name, port in zip(_PORTS, self.ports, strict=True)),
             *("-s3.port.iceberg=0", "-s3.port.lance=0", "-admin.ui=false", "-webdav=false"),
             "-master.telemetry=false",
+            *self.arguments,
         ]
         log = self.folder / "weed.log"
         with log.open("ab") as sink:
