@@ -185,7 +185,7 @@ def requests_table(chunk_size: int) -> None:
     counted = {}
     with tempfile.TemporaryDirectory() as folder:
         metrics = free_port()
-        server = S3Server(Path(folder), "bucket", arguments=(f"-s3.metricsPort={metrics}",))
+        server = S3Server(Path(folder), "bucket", arguments=(f"-metricsPort={metrics}",))
         server.start()
         try:
             for name, (images, shards) in runs.items():
