@@ -21,7 +21,7 @@ def unfinished(dataset: AnnotationDataset) -> dict[str, Any] | None:
     that not all shards are wanted.
     """
     manifest = dataset.read_json("_run.json") or {}
-    names = [shard["name"] for shard in manifest.get("inputs", ())]
+    names = [shard["name"] for shard in manifest.get("inputs", ()) if "name" in shard]
     dataset.fs.invalidate_cache(f"{dataset.root}/_shards")
     try:
         receipts = {PurePosixPath(path).stem for path in dataset.fs.find(f"{dataset.root}/_shards")}
