@@ -116,13 +116,10 @@ class AnnotationDataset:
         """
         # Chunks first: a shard that is sealed between the two listings then shows as sealed.
         waiting, sealed = self.list_files("_chunks"), self.list_files()
-        names = {(file.shard, PurePosixPath(file.path).name) for file in sealed}
+        names = {PurePosixPath(file.path).parts[-2:] for file in sealed}  # shard, name
         whole = {shard for shard, name in names if name.startswith("part-")}
-        shown = [
-            file
-            for file in waiting
-            if file.shard not in whole and (file.shard, PurePosixPath(file.path).name) not in names
-        ]
+        places = ((file, PurePosixPath(file.path).parts[-2:]) for file in waiting)
+        shown = [file for file, place in places if place[0] not in whole and place not in names]
         return shown + sealed
 
     def connect(self, *, memory_limit: str = "2GB", threads: int | None = None) -> Any:
