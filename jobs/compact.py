@@ -21,7 +21,7 @@ def compact(output: str, /, *, storage_options: StorageOptions | None = None) ->
         output: annotation dataset, folder or fsspec URL
         storage_options: options of fsspec, as JSON
     """
-    from pipeline.annotate.compact import compact as seal_all
+    from pipeline.annotate.compaction import compact as seal_all
 
     done = seal_all(output, storage_options)
     print(f"{done.sealed:,} shards sealed, {done.before:,} were before")
