@@ -122,7 +122,10 @@ def fingerprint(job: Job) -> str:
     """The model's sha256, or what stands for it when a caller brought its own Segmenter."""
     if isinstance(job.segmenter_factory, LoadSegmenter):
         from sspsam.open_models.named import fingerprint as of_model
+        from sspsam.open_models.named import is_open_model
 
+        if is_open_model(job.config.model.model) and job.config.source.decode != "exact":
+            raise ConfigError(f"--decode reduced is for SSP-SAM: leave it out for {job.config.model.model}")
         return of_model(job.config.model.model, job.config.model.model_options)
     return f"factory {getattr(job.segmenter_factory, '__qualname__', type(job.segmenter_factory))}"
 
