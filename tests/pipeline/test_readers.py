@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from pipeline.annotate.chunk_receipt import Receipt, chunk_name
 from pipeline.annotate.chunk_writer import Writer, annotated_row
-from pipeline.annotate.receipts import verify_shard
 from pipeline.annotate.rows import annotation_row, count_rows, rows_table
+from pipeline.annotate.seal import seal_shard
+from pipeline.annotate.shard_receipt import ShardReceipt
 from pipeline.dataset.store import Store
 from pipeline.phrases import Phrase
 from pipeline.sources import Sample
@@ -27,7 +29,7 @@ def sample(index: int, error: tuple[str, str] | None = None) -> Sample:
 
 @pytest.fixture(scope="module")
 def output(micro_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A dataset of three files: annotations; only errors and images without phrases; no rows."""
+    """A sealed shard of three chunks: annotations; only errors and images without phrases; no rows."""
     folder = tmp_path_factory.mktemp("dataset")
     segmenter = Segmenter(SSPSAM.from_pretrained(micro_model, device="cpu"))
     asked = [Phrase("dog", 2, 5), Phrase("cat")]
@@ -48,6 +50,8 @@ def output(micro_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         receipt = Receipt.from_json(writer(row)["receipt"][0].as_py())
         assert receipt.samples == len(found)
         assert receipt.notes["read_seconds"] == 0.5
+    shutil.copytree(folder / "_chunks", folder / "_kept")
+    seal_shard(Store(str(folder)), "s", 3)
     return folder
 
 
@@ -79,25 +83,19 @@ def test_pyarrow_duckdb_pandas_polars_and_datasets_read_it(output: Path) -> None
     assert len(found) == 2
 
 
-def test_a_shard_is_counted_from_its_files(output: Path) -> None:
+def test_a_shard_is_counted_from_its_files(output: Path, tmp_path: Path) -> None:
     store = Store(str(output))
-    receipt = verify_shard(store, "s", 3)
+    receipt = ShardReceipt.from_json(store.get("_shards/s.json") or b"", "s.json")
     assert (receipt.samples, receipt.ok, receipt.no_phrase, receipt.error) == (3, 1, 1, 1)
     assert receipt.error_chunks == {"1": {"not_an_image": 1}}
-    assert store.get("_shards/s.json") is not None
     with pytest.raises(DataError, match=r"t/00000.parquet is missing"):
-        verify_shard(store, "t", 1)
-    with pytest.raises(DataError, match="end of shard"):
-        verify_shard(store, "s", 4)
+        seal_shard(store, "t", 1)
     # A file that is not what its receipt says: chunk 0 in the place of chunk 1.
-    first = store.get(chunk_name("s", 0))
-    assert first is not None
-    second = store.get(chunk_name("s", 1))
-    assert second is not None
-    store.put(chunk_name("s", 1), first)
-    with pytest.raises(DataError, match=r"each once and in order"):
-        verify_shard(store, "s", 3)
-    store.put(chunk_name("s", 1), second)
+    shutil.copytree(output / "_kept", tmp_path / "_chunks")
+    shutil.copy(tmp_path / chunk_name("s", 0), tmp_path / chunk_name("s", 1))
+    with pytest.raises(DataError, match=r"it is chunk 0 of s, last: False\); they are computed again"):
+        seal_shard(Store(str(tmp_path)), "s", 3)
+    assert not (tmp_path / chunk_name("s", 1)).exists()
 
 
 def test_counts_come_from_the_rows() -> None:
@@ -107,6 +105,6 @@ def test_counts_come_from_the_rows() -> None:
     )
     counted = count_rows(table)
     assert counted == {
-        **{"samples": 3, "ok": 0, "no_phrase": 0, "error": 3, "phrases": 0, "masks": 0},
+        **{"samples": 3, "ok": 0, "no_phrase": 0, "language": 0, "error": 3, "phrases": 0, "masks": 0},
         "kinds": {"zero_size": 3},
     }
