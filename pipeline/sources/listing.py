@@ -29,6 +29,7 @@ from pipeline.sources.storage import (
 )
 from sspsam.errors import ConfigError, DataError
 from sspsam.storage.local_copies import EXTRAS
+from sspsam.storage.secrets import redact
 
 #: File name endings of each format of shard.
 _ENDINGS = {"tar": (".tar", ".tar.gz", ".tgz"), "parquet": (".parquet", ".parq", ".pq")}
@@ -84,7 +85,7 @@ def list_shards(
                 for path, info in chosen.items():
                     inside = len(inputs) == 1 and path.startswith(found.root + "/")
                     label = path[len(found.root) :] if inside else PurePosixPath(_path(path)).name
-                    files[full_url(found.fs, path)] = (label, info)
+                    files[full_url(found.fs, path)] = (redact(label), info)  # names of files are made of it
         shards += _named(files, format)
         _check_columns(shards, image_column, caption_column, storage_options)
     except (ConfigError, DataError):
