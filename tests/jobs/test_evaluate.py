@@ -79,14 +79,12 @@ def test_refer(made: MadeBenchmarks, tiny_model_dir: Path, tmp_path: Path, capsy
         expected = made.mask(int(key[-2:]), phrase.removeprefix("the "))
         np.testing.assert_array_equal(decode(truth), expected)
 
-    # Killed after its first chunk: that one stays as it is, the other is computed again.
-    first, second = sorted((output / "annotations").rglob("*.parquet"))
-    second.unlink()
-    before = first.stat().st_mtime_ns
+    # The shard's file is gone: it is computed again.
+    (part,) = (output / "annotations").rglob("*.parquet")
+    part.unlink()
     code, again, _ = run(capsys, *arguments)
     assert code == 0
     assert again == found
-    assert first.stat().st_mtime_ns == before
     assert json.loads((output / "metrics.json").read_text()) == found
     assert "| mIoU |" in (output / "metrics.md").read_text()
 
@@ -111,7 +109,7 @@ def test_a_killed_evaluation_goes_on(made: MadeBenchmarks, micro_model: Path, tm
 
     def chunks() -> set[Path]:
         assert driver.poll() is None, (tmp_path / "log").read_text()[-3000:]
-        return set((output / "annotations").rglob("*.parquet"))
+        return set((output / "_chunks").rglob("*.parquet"))
 
     try:
         wait_until(chunks, 300, "the first chunk")
@@ -121,14 +119,12 @@ def test_a_killed_evaluation_goes_on(made: MadeBenchmarks, micro_model: Path, tm
         driver.wait()
     # Its Ray ends by itself. Until then a replica may still write, as one of a lost node may.
     wait_until(lambda: not running(its), 300, "the end of its Ray")
-    done = {file: file.stat().st_mtime_ns for file in (output / "annotations").rglob("*.parquet")}
-    assert done  # how many is a race that the orphaned replicas may win
+    assert list(output.rglob("*.parquet"))  # how many is a race that the orphaned replicas may win
     assert not (output / "metrics.json").exists()
 
     code, found, said = run(capsys, *arguments, "-o", output)
     assert code == 0, said
     assert found == calm
-    assert {file: file.stat().st_mtime_ns for file in done} == done
 
 
 def test_grefcoco_in_both_protocols(
