@@ -174,6 +174,9 @@ class OutputConfig:
     part: str | None = _option(
         None, "K/N: take only part K, from 1 to N, of the shards; N jobs at once fill one OUTPUT"
     )
+    license: str | None = _option(
+        None, "license of the dataset for its data card, an identifier such as cc-by-4.0"
+    )
     dry_run: bool = _option(False, "list the input, time one chunk, write nothing")
 
     def __post_init__(self) -> None:

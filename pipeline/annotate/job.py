@@ -10,7 +10,7 @@ import pickle
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from pipeline.annotate import run_summary as summaries
@@ -37,6 +37,7 @@ from pipeline.annotate.shard_reader import (
     read_together,
 )
 from pipeline.annotate.watch import Patience
+from pipeline.dataset.data_card import write_card
 from pipeline.dataset.store import Store
 from pipeline.sources import Shard
 from sspsam.known_models import model_warning
@@ -172,6 +173,6 @@ def annotate(
         if missing := len(names) - len(ended):
             say(f"part {config.output.part}: {missing:,} shards of all parts are not finished yet")
         whole = replace(result, shards=len(names), ended=len(ended), **summaries.totals(ended.values()))
-    # All that can be written from what is finished: here, say, what a data card counts.
     store.put(summaries.NAME, whole.to_json())
+    write_card(store, asdict(run), asdict(whole), run.command())
     return result

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from pipeline.annotate.annotate_config import AnnotateConfig, flag
+from pipeline.annotate.annotate_config import AnnotateConfig, flag, option_fields
 from pipeline.sources import Shard
 from sspsam.checkpoint import bundled_mark
 from sspsam.errors import ConfigError
@@ -30,6 +31,8 @@ _PACKAGES = (
     "py3langid",
 )
 _NAMED_DIFFERENCES = 5
+#: Options that say nothing of how the dataset is made again.
+_NOT_REPEATED = ("input", "output", "storage_options", "overwrite", "retry_errors", "part")
 _OF_SHARD = ("name", "url", "format", "size", "etag")
 #: What a manifest means that was written before there was the option.
 BEFORE = {"phrase_detail": "full", "proper_names": "keep", "language": "en", "decode": "exact"}
@@ -128,6 +131,18 @@ class Manifest:
             {"model": self.model, "options": self.options, "versions": current["versions"]},
             sort_keys=True,
         )
+
+    def command(self) -> str:
+        """The last run as a command line: its options less defaults, secrets and what is for one call."""
+        options = self.runs[-1]["options"]
+        words = ["sspsam", "annotate", options["input"], options["output"]]
+        for name, option in option_fields().items():
+            value = options.get(name)
+            default = {} if option.default is MISSING else option.default
+            if value not in (None, default) and name not in _NOT_REPEATED:
+                said = value if isinstance(value, str) else json.dumps(value)
+                words += [flag(name)] if value is True else [flag(name), said]
+        return redact(shlex.join(words))
 
 
 def versions() -> dict[str, str]:

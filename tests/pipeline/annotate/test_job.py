@@ -106,6 +106,7 @@ def test_writes_what_the_segmenter_draws_with_one_row_an_image(
     stats = json.loads((output / "_stats.json").read_bytes())
     assert stats["complete"] is True
     assert stats["stage_seconds"]["model"] > 0
+    assert "| phrases | 120 |" in (output / "README.md").read_text()
 
 
 def test_same_command_resumes_and_another_is_refused(
@@ -150,9 +151,12 @@ def test_same_command_resumes_and_another_is_refused(
         with pytest.raises(ConfigError, match=message):
             annotate(configure(source, output, micro_model, **options), phrase_source=two_phrases)
     assert files(output) == after
+    (output / "README.md").write_text("# My own\n")
     config = configure(source, output, micro_model, overwrite=True, limit=23, sample=0.5)
     anew = annotate(config, phrase_source=two_phrases)
     assert (anew.exit_code, anew.samples) == (0, 23)
+    assert (output / "README.md").read_text() == "# My own\n"
+    assert " 23 samples, " in json.loads((output / "croissant.json").read_bytes())["description"]
     kept = {row["key"] for row in wanted}
     assert len({row["key"] for row in rows(output)} & kept) == 23
 
@@ -173,6 +177,7 @@ def test_jobs_of_parts_fill_one_dataset(
     assert (second.exit_code, second.shards) == (0, SECOND_PART)
     assert f"part 2/2: {3 - SECOND_PART} shards of all parts are not finished yet" in said
     assert json.loads((output / "_stats.json").read_bytes())["complete"] is False
+    assert f"**Not finished: {SECOND_PART} of 3 shards" in (output / "README.md").read_text()
     assert cli(["stats", str(output)]) == 0
     assert f"{3 - SECOND_PART} of 3 shards are not finished, in part 1/2: " in capsys.readouterr().out
     with pytest.raises(ConfigError, match="--chunk-size was 8, now 9"):
@@ -182,6 +187,8 @@ def test_jobs_of_parts_fill_one_dataset(
     totals = json.loads((output / "_stats.json").read_bytes())
     assert (totals["complete"], totals["samples"], totals["masks"]) == (True, 60, all_at_once.masks)
     assert rows(output) == rows(wanted)
+    assert "| samples | 60 |" in (card := (output / "README.md").read_text())
+    assert "Not finished" not in card
     assert "not finished" not in (cli(["stats", str(output)]) or capsys.readouterr().out)
 
 
