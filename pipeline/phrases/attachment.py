@@ -12,14 +12,18 @@ from pipeline.phrases.things import (
     singular,
 )
 from pipeline.phrases.words import (
+    ABSTRACT,
     ACTIVITIES,
     BODY,
     DIRECTIONS,
+    IMPERATIVES,
     INSTRUMENTS,
     OBSERVING,
     PLACES,
     RELATIONS,
     STATES,
+    TIMES,
+    VERBAL,
 )
 
 if TYPE_CHECKING:
@@ -39,12 +43,17 @@ def left_of(token: Token) -> int:
     if (joint := joined(token)) is not None:
         return joint.i + 1
     edges = [
-        child.left_edge.i
+        max([child.left_edge.i, *(w.i + 1 for w in child.subtree if w.text == "," and child.tag_ == "VBD")])
         for child in token.lefts
         if child.dep_ in _LEFT or (child.lower_ == "both" and token.tag_ == "NNS")
     ]
     left = min([token.i, *edges])
     start = token.sent.start
+    verb = token.head
+    if token.dep_ == "dobj" and verb.dep_ == "pcomp" and verb.i == left - 1 and verb.head.lower_ == "with":
+        return int(verb.i)  # "with rocking chairs"
+    if left == start + 1 and token.doc[start].tag_ == "VB" and token.head.i == start:
+        return left if token.doc[start].lower_ in IMPERATIVES else start  # "keynote speaker on stage"
     return start if all(word.tag_ in _LOOKS for word in token.doc[start:left]) else left
 
 
@@ -61,7 +70,7 @@ def right_of(token: Token) -> int:
         elif child.dep_ in _RIGHT:
             if after_comma and child.dep_ not in ("acl", "relcl") and token.ent_type_ != "PERSON":
                 break
-            if _is_of_verb(child, token):
+            if _is_talk(child) or _is_of_whole(child, token) or _is_of_verb(child, token):
                 break
             right = max(right, child.right_edge.i)
             last = child
@@ -72,23 +81,49 @@ def right_of(token: Token) -> int:
             break
         elif child.dep_ in ("conj", "cc", "appos"):
             break
+    return _with_verb(token, right)
+
+
+def _with_verb(token: Token, right: int) -> int:
+    """The end of the phrase with what the parser gave to a verb that is none, or to the verb."""
     verb = token.head
     if token.dep_ == "dobj" and verb.dep_ == "ROOT" and left_of(token) <= verb.i:
-        return int(verb.right_edge.i)  # "Blue and white striped umbrella on a beach": no verb
+        # "Blue and white striped umbrella on a beach": no verb
+        commas = (word.i - 1 for word in verb.subtree if word.i > token.i and word.text == ",")
+        return min(int(verb.right_edge.i), next(commas, len(token.doc)))
     if token.dep_ in ("nsubj", "nsubjpass") and verb.dep_ == "ROOT" and _is_state(verb):
         right = max(right, verb.right_edge.i)
+    after = token.doc[right + 1] if right + 1 < len(token.doc) else None
+    if token.dep_ == "conj" and after is not None and after.dep_ == "prep":
+        whole = verb.head if verb.dep_ == "conj" else verb
+        if after.head in (verb, whole) and verb.tag_.startswith("NN"):
+            return int(after.right_edge.i)  # "bride and groom under an arch"
     if right == token.i:
         right = _with_neighbour(token)
     return int(right)
 
 
+def _is_talk(clause: Token) -> bool:
+    """ "cookies you'll make" says nothing of how they look."""
+    return clause.dep_ == "relcl" and any(word.lower_ in ("you", "we", "i") for word in clause.lefts)
+
+
+def _is_of_whole(clause: Token, noun: Token) -> bool:
+    """Whether what a noun seems to do is done by what has it: "a girl with freckles looking up"."""
+    if clause.tag_ != "VBG" or clause.dep_ != "acl":
+        return False
+    having = noun.dep_ == "pobj" and noun.head.lower_ == "with" and noun.head.head.tag_.startswith("NN")
+    return having and not is_determined(noun)
+
+
 def _is_of_verb(prep: Token, noun: Token) -> bool:
     """Whether a verb's object got a preposition that is the verb's: "eats spaghetti with both hands"."""
-    if noun.dep_ != "dobj" or prep.dep_ != "prep":
+    whole = noun.head.head if noun.dep_ == "pobj" and noun.head.lower_ == "of" else noun
+    if whole.dep_ != "dobj" or prep.dep_ != "prep":
         return False
     other = next((word for word in prep.rights if word.dep_ == "pobj"), None)
-    if other is None:
-        return False
+    if other is None or prep.lower_ in VERBAL:
+        return other is not None
     if prep.lower_ == "with":
         own = any(word.dep_ == "poss" or word.lower_ == "both" for word in other.children)
         return singular(other) in INSTRUMENTS or (own and singular(other) in BODY)
@@ -127,6 +162,12 @@ def with_place(doc: Doc, right: int) -> int:
 
 def unseen_cuts(token: Token) -> Iterator[int]:
     """Where phrases end before a place or a time: "a street in Tokyo", "a bridge at night"."""
+    noun = token.head
+    inner = token.dep_ == "prep" and noun.dep_ == "pobj" and noun.head.head.head.dep_ == "ROOT"
+    if inner and _is_of_verb(token, noun):
+        yield token.i  # "trims the beard of a man with scissors"
+    if token.dep_ == "npadvmod" and (token.lower_ in TIMES or token.lower_ in ABSTRACT):
+        yield token.left_edge.i  # "all rugs this weekend"
     if is_unseen(token):
         if token.dep_ == "pobj":
             yield token.head.i

@@ -29,6 +29,9 @@ _BACKDROP = re.compile(
 )
 _DEPICTION_ONLY = re.compile(rf"(?:[\w-]+\s)?(?:{_IMAGE_WORD})[\s.!]*$", re.IGNORECASE)
 _SENTENCE = re.compile(r"(?<=[a-z]{3})\.\s+(?=[A-Z])")
+#: Who shows it, at the end of a title that has lower case: "Kitchen sink | Home Depot".
+_SITE: Final = re.compile(r"(?: [-–—]|\|)\s([A-Z][\w'&.]*(?: (?:&|[A-Z][\w'.]*)){0,2})\s*$")
+_SMALL = re.compile(r"\b[a-z]{3,}\b")
 _COMMA = re.compile(r",\s+")
 _NOISE_TAIL = re.compile(r",\s*([\w .-]+)$")
 _WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
@@ -44,8 +47,12 @@ def segments(caption: str) -> list[tuple[int, int]]:
     spans: list[tuple[int, int]] = []
     for start, end in _between(BREAK, caption, 0, len(caption)):
         # the parser reads sentences best together, but one that sells is left out alone
-        talks = TALK.search(caption, start, end)
-        spans += _between(_SENTENCE, caption, start, end) if talks else [(start, end)]
+        sentences = list(_between(_SENTENCE, caption, start, end))
+        talks = any(TALK.search(caption[slice(*sentence)]) for sentence in sentences)
+        spans += sentences if talks else [(start, end)]
+    site = _SITE.search(caption)
+    if len(spans) > 1 and site and ("|" in site.group() or _SMALL.search(caption, 0, site.start())):
+        spans.pop()
     trimmed = [_trim(caption, *span) for span in spans]
     return [span for span in trimmed if span[0] < span[1]]
 
@@ -71,10 +78,10 @@ def _trim(caption: str, start: int, end: int) -> tuple[int, int]:
             end = comma.start()
     while match := LEAD.match(caption[start:end]) or _DEPICTION.match(caption[start:end]):
         start += match.end()
-    if TALK.search(caption[start:end]):
-        return start, start
     if match := TRAIL.search(caption[start:end]):
         end = start + match.start()
+    if TALK.search(caption[start:end]):
+        return start, start
     if match := _BACKDROP.search(caption[start:end]):
         end = start + match.start()
     words = list(re.finditer(r"\S+", caption[start:end]))
@@ -125,7 +132,8 @@ def for_parser(text: str) -> str:
     if len(words) > 2 and functional and len(capital) > 0.7 * len(words):
         return _lower(text)
     first = words[0] if words else ""
-    if first and first[1:].islower() and (len(words) < 2 or words[1][0].islower()):
+    couple = len(words) > 2 and words[1] == "and" and words[2][0].isupper()  # "Emily and Jack"
+    if first and first[1:].islower() and not couple and (len(words) < 2 or words[1][0].islower()):
         at = text.index(first)
         return text[:at] + _lower(text[at : at + 1]) + text[at + 1 :]
     return text

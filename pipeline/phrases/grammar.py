@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pipeline.phrases.attachment import (
     left_of,
@@ -26,12 +26,16 @@ from pipeline.phrases.things import (
     noun_after_of,
 )
 from pipeline.phrases.words import (
+    BODY,
     ROLES,
 )
 
 if TYPE_CHECKING:
     from spacy.tokens import Doc, Span, Token
 
+#: Tags of titles' words before the noun; those that only the first word has.
+_NOMINAL: Final = frozenset({"NN", "NNS", "NNP", "JJ", "JJR", "JJS", "HYPH"})
+_FIRST: Final = frozenset({"VBN", "VBG", "VB", "UH", "CD", "RB", "VBD"})
 _LETTERS = re.compile(r"[A-Za-z]{2}")
 
 
@@ -54,6 +58,7 @@ def find(doc: Doc, text: str, detail: str = "full", names: str = "keep") -> Iter
         names: "generic" says role or "person" for a person's name, "drop" leaves persons out, "keep"
             asks for names as they stand. Named places are left out unless "keep".
     """
+    doc = _as_title(doc)
     verbs = {token.i for token in doc if _is_disguised_verb(token)}
     cuts = sorted(verbs | {cut for token in doc for cut in (*list_cuts(token), *unseen_cuts(token))})
     found = any(e.label_ == "ORG" and len(e) == len(doc) and _is_proper(e) for e in doc.ents)
@@ -87,6 +92,29 @@ def _is_proper(words: Span) -> bool:
     return all(word.tag_ == "NNP" for word in words)
 
 
+def _as_title(doc: Doc) -> Doc:
+    """The text as one noun with what stands before it, if it has no other words but nouns and adjectives.
+
+    "chicken tikka masala", "stainless steel garlic press": the parser looks for a verb in them.
+    """
+    last = len(doc) - 1
+    tags = [token.tag_ for token in doc]
+    nominal = all(tag in _NOMINAL or (i == 0 and tag in _FIRST) for i, tag in enumerate(tags[:-1]))
+    noun = tags[-1] in ("NN", "NNS", "NNP", "NNPS", "VB", "VBP") and doc[-1].ent_type_ != "PERSON"
+    plain = 0 < last < 6 and nominal and noun and not any(token.like_num for token in doc)
+    if not plain or (doc[-1].dep_ == "ROOT" and not any(map(is_thing, doc[:-1]))):
+        return doc
+    deps = ["amod" if tag.startswith(("JJ", "VB")) else "compound" for tag in tags[:-1]]
+    tags[-1] = tags[-1] if tags[-1].startswith("NN") else "NN"
+    words, spaces = [token.text for token in doc], [bool(token.whitespace_) for token in doc]
+    mended = type(doc)(
+        doc.vocab, words=words, spaces=spaces, tags=tags, heads=[last] * len(doc), deps=[*deps, "ROOT"]
+    )
+    spans = (mended.char_span(e.start_char, e.end_char, e.label_) for e in doc.ents)
+    mended.set_ents([span for span in spans if span is not None])
+    return mended
+
+
 def _core(head: Token) -> int:
     """The last token of what the phrase is about: "two cups of coffee", "a red chair"."""
     of_noun = noun_after_of(head)
@@ -110,7 +138,8 @@ def _without_names(doc: Doc, written: str, left: int, right: int) -> str | None:
     if not names:
         return None
     text, at = "", doc[left].idx
-    for name in names:
+    for entity in names:
+        name = doc[entity.start + 1 : entity.end] if len(entity) > 1 and entity[0].lower_ in ROLES else entity
         before = doc[name.start - 1] if name.start > left else None
         role = before is not None and (before.lower_ in ROLES or before.tag_ in ("NN", "NNS"))
         text += written[at : name.start_char].rstrip() if role else written[at : name.start_char] + "person"
@@ -125,5 +154,7 @@ def _is_disguised_verb(token: Token) -> bool:
         return False
     if token.tag_ in ("NNS", "NNPS"):
         group = [*token.lefts, *token.nbor(-1).lefts]
+        if token.nbor(-1).lower_ in BODY and any(word.dep_ == "poss" for word in group):
+            return True  # "with a ball in its mouth runs"
         return any(word.lower_ in ("a", "an") for word in group)
     return token.lower_ in ("standing", "sitting", "riding", "walking", "looking", "wearing")

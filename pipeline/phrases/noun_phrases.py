@@ -12,7 +12,7 @@ from pipeline.phrases.cleaning import for_parser, is_english, segments
 from pipeline.phrases.grammar import Found
 from pipeline.phrases.language import Languages, pipeline
 from pipeline.phrases.web_text import BREAK
-from pipeline.phrases.words import KIN
+from pipeline.phrases.words import KIN, ROLES
 
 if TYPE_CHECKING:
     from spacy.language import Language
@@ -138,8 +138,22 @@ def _is_name(entity: Span, text: str) -> bool:
     if entity.label_ in ("PERSON", "GPE", "LOC"):
         written = text[entity.start_char : entity.end_char]
         common = written.islower() or any(word.lower() in KIN for word in written.split())
+        if entity.label_ == "PERSON" and _is_modifier(entity):
+            return False
         return not common and all(token.tag_.startswith("NN") for token in entity)
     return True
+
+
+def _is_modifier(entity: Span) -> bool:
+    """Whether a "person" is a thing: "glass of coffee", "easy lemon muffins"."""
+    root, after = entity.root, entity.end
+    if after < len(entity.doc) and entity.doc[after].lower_ in ("of", "by"):
+        return True
+    if root.dep_ in ("compound", "amod") and root.head.i >= after and root.head.tag_.startswith("NN"):
+        return not root.head.lower_.endswith("ing")
+    before = entity.doc[entity.start - 1] if entity.start else None
+    beside = before is not None and before.tag_.startswith("NNP") and before.lower_ not in ROLES
+    return beside or entity[-1].tag_ in ("NNS", "NNPS")
 
 
 _seen: dict[tuple[str, str, str], dict[str, list[Found]]] = {}

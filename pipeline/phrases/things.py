@@ -6,13 +6,17 @@ from typing import TYPE_CHECKING, Final
 
 from pipeline.phrases.words import (
     ABSTRACT,
+    ABSTRACT_ENDINGS,
+    CONCRETE,
     DEPICTIONS,
     GAMES,
+    GATHERINGS,
     LANDMARKS,
     PLACES,
     QUANTITIES,
     TIMES,
     US_STATES,
+    WHEN_AND_WHY,
     WHEREABOUTS,
 )
 
@@ -26,8 +30,8 @@ _UNSEEN: Final = frozenset({"GPE", "LOC", "DATE", "TIME", "MONEY", "PERCENT", "E
 
 
 def is_unseen(token: Token) -> bool:
-    """Names of places, dates and times: nothing that a mask could cover, but for "Lake Como"."""
-    if token.lower_ in TIMES and token.dep_ == "pobj" and not is_determined(token):
+    """Names of places, dates, times, events: nothing that a mask could cover, but for "Lake Como"."""
+    if token.dep_ == "pobj" and _is_circumstance(token):
         return True
     if (
         token.text in US_STATES
@@ -35,12 +39,8 @@ def is_unseen(token: Token) -> bool:
         and (token.nbor(-1).text == "," or token.nbor(-1).tag_.startswith("NNP"))
     ):
         return True
-    if (
-        token.dep_ == "pobj"
-        and token.head.lower_ == "by"
-        and (token.tag_ == "NNP" or token.ent_type_ in ("ORG", "PERSON"))
-    ):
-        return True  # "a dress by Vera Wang"
+    if _is_named_place(token):
+        return True
     if token.ent_type_ == "PERSON" and token.dep_ == "pobj":
         return token.head.lower_ in WHEREABOUTS
     if token.ent_type_ not in _UNSEEN:
@@ -48,10 +48,39 @@ def is_unseen(token: Token) -> bool:
     return not any(word.ent_type_ == token.ent_type_ and word.lower_ in LANDMARKS for word in token.subtree)
 
 
+def _is_circumstance(token: Token) -> bool:
+    """What follows a preposition to say when, why, on what occasion or by whom: "at the gala"."""
+    prep = token.head.lower_
+    if prep == "by" and (token.tag_ == "NNP" or token.ent_type_ in ("ORG", "PERSON")):
+        return True  # "a dress by Vera Wang"
+    occasion = singular(token) in GATHERINGS or _ends_abstract(token)
+    return (
+        prep in WHEN_AND_WHY
+        or (prep in ("at", "in", "for", "from") and occasion)
+        or (prep == "at" and singular(token) in ABSTRACT)
+        or (token.lower_ in TIMES and not is_determined(token))
+    )
+
+
+def _is_named_place(token: Token) -> bool:
+    """ "at DevCon", "boats at dawn, Zanzibar": a name where the other nouns are written small."""
+    at = token.left_edge
+    if not at.text[0].isupper() or not token.text[0].isupper() or token.ent_type_ == "PERSON" or not at.i:
+        return False
+    after_comma = (
+        token.dep_ in ("appos", "conj") and at.nbor(-1).text == "," and token.right_edge.i == token.i
+    )
+    place = token.dep_ == "pobj" and token.head.lower_ in ("at", "in", "near") and at.i == token.head.i + 1
+    landmark = any(word.lower_ in LANDMARKS for word in token.lefts) or token.lower_ in LANDMARKS
+    small = any(word.tag_ in ("NN", "NNS") and word.text.islower() for word in token.doc)
+    return small and not landmark and (after_comma or place)
+
+
 def is_no_phrase(token: Token) -> bool:
     """Tokens of sentences, and heads that are no things."""
     sentence = token.dep_ in ("aux", "auxpass", "expl", "csubj", "ccomp")
-    return sentence or (token.dep_ == "ROOT" and token.tag_.startswith("NN") and _is_excluded(token))
+    seen = not _is_excluded(token) and singular(token) not in DEPICTIONS
+    return sentence or (token.dep_ == "ROOT" and token.tag_.startswith("NN") and not seen)
 
 
 def may_be_thing(token: Token) -> bool:
@@ -68,12 +97,17 @@ def is_thing(token: Token) -> bool:
     if token.lower_ == "orange" and token.dep_ in ("conj", "appos", "dobj", "pobj", "attr"):
         return True
     inner = token.dep_ in _INNER and (token.dep_ != "nmod" or joined(token.head) is None)
+    if token.dep_ == "compound" and token.head.dep_ == "ROOT" and token.head.tag_ == "VBP":
+        inner = not any(
+            w.dep_ == "dobj" for w in token.head.rights
+        )  # "firefighters battle a blaze", as if it were a battle
     if token.dep_ == "conj" and token.head.dep_ == "nmod" and token.head.head.i == token.i + 1:
         inner = joined(token.head.head) is not None  # the palm of "a pool and palm trees"
     if not _is_noun(token) or inner or _is_excluded(token):
         return False
     if token.dep_ == "poss":
-        return is_determined(token) or token.tag_.startswith("NNP")
+        named = token.tag_.startswith("NNP")
+        return (named and not _is_excluded(token.head)) or is_determined(token)
     if token.dep_ == "pobj" and token.head.lower_ == "of":
         return is_own_after_of(token, token.head.head)
     return not _is_out_of_picture(token, word)
@@ -100,7 +134,8 @@ def _is_out_of_picture(token: Token, word: str) -> bool:
     if token.dep_ == "dobj":
         plays = head.startswith("play") and word in GAMES
         taken = word in DEPICTIONS and head.startswith(("tak", "snap"))
-        return plays or taken or (word == "hand" and head.startswith("shak"))
+        bare = token.tag_ == "NN" and not [*token.lefts] and head.startswith(("stand", "tak", "pay", "giv"))
+        return plays or taken or bare or (word == "hand" and head.startswith("shak"))
     if token.dep_ == "pobj":
         return word in DEPICTIONS or (word == "camera" and head in ("at", "for", "toward"))
     return False
@@ -122,7 +157,21 @@ def _is_excluded(token: Token) -> bool:
     if any(child.lower_ == "no" and child.dep_ == "det" for child in children):
         return True
     named = any(child.dep_ in ("compound", "poss") for child in children)
-    return word in ABSTRACT or (word in PLACES and not named) or is_unseen(token)
+    if named and word == "lot":
+        return False  # "a parking lot", not "a lot"
+    abstract = word in ABSTRACT or _is_bare_abstract(token)
+    return abstract or (word in PLACES and not named) or is_unseen(token)
+
+
+def _is_bare_abstract(token: Token) -> bool:
+    """ "partnership", "heavy insurance": nouns of qualities and doings, by their ending."""
+    bare = not is_determined(token) and not any(w.dep_ == "compound" for w in token.lefts)
+    return bare and _ends_abstract(token)
+
+
+def _ends_abstract(token: Token) -> bool:
+    word = token.lower_
+    return token.tag_ == "NN" and len(word) > 6 and word not in CONCRETE and word.endswith(ABSTRACT_ENDINGS)
 
 
 def is_determined(token: Token) -> bool:

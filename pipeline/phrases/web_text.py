@@ -43,6 +43,14 @@ BREAK: Final = re.compile(
     | \b(?:at\s)?\d{{1,5}}\s(?:\w+\s){{1,3}}
       (?:street|st|avenue|ave|road|rd|boulevard|blvd|drive|dr|lane|ln)\b[^|()]*
     | ,?\s(?:[A-Z]\w+\s)?[A-Z][A-Z]\s\d{{5}}\b
+    # what a thing measures or can do, and after it
+    | (?<=\w)\s\d+\s?%\s(?!off)[^.|()]*
+    | (?<=\w)\s\d+(?:\.\d+)?\s?-?(?:w|watts?|v|volts?|mah|[gt]b|hz|oz|ml|inch(?:es)?|cm|mm|ft|lbs?|kg
+      |pcs|packs?|ct|count|pieces?)\b
+    | ,\s(?:[\w-]+\s){{0,2}}(?:[a-z]+\d+|\d+(?:h|hrs?|gb|mah|w|hz|mm|cm|in|k|p))\b[^|()]*
+    | ,\s(?:ca?\.?\s?|circa\s)?\d{{3,4}}s?(?:[-–]\d+)?,[^|()]*                # "1642, National Gallery"
+    | ,\s(?:\w+,\s)?(?:\w+\s)*\d+(?:st|nd|rd|th)\scentury\b[^|()]* | ,?\s(?:ca?\.|circa)\s?\d+[^|()]*
+    | ,?\s(?:oil|acrylic|tempera|gouache|watercolou?r|ink|pastel|chalk|pencil|mixed\smedia)\son\s\w+
     | [!?]+\s
     | \s[-–—|•·»~*]+\s | [\r\n\t]+ | [|•·»]+ | [;:]\s | [()\[\]{{}}"“”]
     """,
@@ -70,6 +78,11 @@ TALK: Final = re.compile(
     | ^(?:figure|fig\.|table|map)\s(?:\d|of\b) | \b(?:condition|unused)[\s.!]*$
     | ^(?:vector|stock|royalty)\s | ^\S+\.(?:com|net|org|co)\b | ^image\sid\b
     | ^(?:breaking|update|video|watch|file\sphoto|recipe|sale)$ | \b(?:wholesale|manufacturers?|suppliers?)\b
+    | ^(?:menu|loading|placeholder|skip\sto|sign\sin|log\s?in|close|untitled|step\s\d|screenshot|default)\b
+    | ^(?:gift|courtesy|collection|bequest|purchase)\sof\b | ^in\.$
+    | ^ingredients\s | ^(?:file|footage)$ | ^[a-z]{2,5}[\#:\s-]*\d{3,}$
+    | ^(?:\w+\s){1,2}(?:background|texture|backdrop)[\s.!]*$
+    | \b(?:online|cheap|cheapest|compare|free)\b.*\b(?:online|cheap|cheapest|compare|free|quotes)\b
     | ^(?:vibes|style|fashion|brand\snew|like\snew)\b
     """,
     re.VERBOSE | re.IGNORECASE,
@@ -79,7 +92,11 @@ TALK: Final = re.compile(
 LEAD: Final = re.compile(
     r"""^\s*(?:
     (?:file\sphoto|photo|image|recipe|diy|sale|new|hot|update|watch|video|breaking)\s?:\s
-    | how\sto\s(?:make|draw|build|cook|bake|clean|fix|grow|paint|sew|knit|tie|style|wear)\s
+    | how\sto\s\w+\s | (?:the\s)?(?:top|best)\s\d+\s | \d+\s(?:best|top)\s
+    | (?:easy|quick|simple)\s
+    | (?:an?\s)?(?:[a-z]+\s)?silhouettes?\sof\s | that\s\w+\swhen\s
+    | (?:hand[-\s]drawn|vector)\s(?:set|collection)\sof\s
+    | (?:an?\s|the\s|this\s)?(?:\w+\s)?(?:image|photo|picture)\s(?:shows|depicts|features)\s
     | add\sto\s(?:cart|bag|basket|wishlist)\s?[-:]?\s? | (?:buy|shop|order|get)\s(?:the\s|our\s|this\s)?
     | on\s(?=[a-z]) | (?:happy\s\w+\sto|introducing|road\strip\swith)\s
     | (?:recipes?|mock-?up|ideas?|designs?|patterns?|templates?)\s(?:for|of)\s
@@ -93,6 +110,10 @@ LEAD: Final = re.compile(
 TRAIL: Final = re.compile(
     r"""(?:
     \s(?:recipes?|from\sscratch|for\s(?:sale|rent)(?:\s.*)?|in\soriginal\spackaging|set\sof\s\d+)
+    | (?:\s(?:remodel|makeover|renovation))?\sbefore\s(?:and|&)\safter.*
+    | \sonline(?:\sat\s.*)? | \s(?:at|for)\s(?:the\s)?(?:best|low(?:est)?|great|affordable)\sprices?.*
+    | \s(?:in|with)\s(?:just\s|only\s)?\d+\s(?:easy\s|simple\s|quick\s)?(?:steps|minutes|ingredients)
+    | ,?\sin\s(?:this|an?)\s(?:\w+\s){0,2}(?:photo|image|picture|photograph)
     | \sfor\s(?:him|her|kids|beginners)
     | ,?\s\(?(?:us|eu|uk)?\s?sizes?\s\S+(?:\s.*)? | ,?\s(?:us|eu|uk)\s\d+(?:\s.*)?
     | ,?\s(?:brand\s)?new\s(?:with|in)\s(?:box|tags?)(?:\s.*)? | \s(?:brand\s)?new

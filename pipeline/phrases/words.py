@@ -30,7 +30,7 @@ ABSTRACT: Final = _words(
     "forehand ceremony meeting trip road-trip vacation travel adventure success teamwork business "
     "fashion lifestyle health concept design news story review tip guide recipe vibe birthday "
     "inspiration copyspace page link website copy space free warranty condition inning finance place "
-    "investment rent parking newsletter warranty guarantee home "
+    "investment rent parking newsletter warranty guarantee home plan kick insurance shopping step "
     "lot bit ml cl l g kg lb oz mm cm km m ft inch px mp gb pcs x vs etc"
 )
 
@@ -96,6 +96,42 @@ TIMES: Final = _words(
     "night day noon midday midnight dusk dawn sunset sunrise twilight morning afternoon evening "
     "spring summer autumn fall winter daytime nighttime weekend christmas halloween easter"
 )
+
+#: Endings of nouns that name no thing when they stand bare: "partnership", "against austerity".
+ABSTRACT_ENDINGS: Final = (
+    *("ness", "ship", "ity", "ism", "tion", "sion", "ance", "ence", "hood", "dom", "logy", "graphy", "ncy"),
+    "ing",
+)
+
+#: What ends like that and can be seen.
+CONCRETE: Final = _words(
+    "battleship spaceship airship starship flagship steamship warship harness lioness waitress wilderness "
+    "university celebrity nativity station vegetation decoration reception collection plantation carnation "
+    "partition portion section junction intersection invitation ammunition ambulance entrance appliance "
+    "mansion television audience residence neighborhood neighbourhood mechanism organism "
+    "building painting clothing bedding seating lighting frosting dressing stuffing flooring roofing fencing "
+    "knitting tubing pudding herring string filling topping earring ceiling railing awning lettering "
+    "dwelling duckling sapling sibling offspring coating covering carving drawing stocking piping wrapping"
+)
+
+#: First words that bid: "add butter", unlike "keynote speaker".
+IMPERATIVES: Final = _words(
+    "add mix pour bake stir cook cut use make take find get learn see visit shop buy meet try watch view "
+    "put place serve wear build draw grow paint choose eat drink play read keep save join discover enjoy"
+)
+
+#: Gatherings: "at the gala" says where, and no mask covers it.
+GATHERINGS: Final = _words(
+    "gala reception festival conference party concert tournament final semifinal championship summit "
+    "exhibition show workshop fundraiser contest convention wedding funeral protest march rally "
+    "demonstration fair parade carnival expo briefing hearing session marathon olympics finals"
+)
+
+#: Prepositions of time and cause, which no thing in the picture follows.
+WHEN_AND_WHY: Final = _words("during after since until amid despite following due because without")
+
+#: Prepositions of a way or a time: after an object they are the verb's, "pours batter into a pan".
+VERBAL: Final = _words("into onto toward towards during after amid through")
 
 #: Words by which a named place is a thing that can be seen: "Lake Como", "Venice Beach".
 LANDMARKS: Final = _words(
