@@ -65,6 +65,8 @@ def _is_circumstance(token: Token) -> bool:
 def _is_named_place(token: Token) -> bool:
     """ "at DevCon", "boats at dawn, Zanzibar": a name where the other nouns are written small."""
     at = token.left_edge
+    if not token.ent_iob_:
+        return False  # names are kept
     if not at.text[0].isupper() or not token.text[0].isupper() or token.ent_type_ == "PERSON" or not at.i:
         return False
     after_comma = (

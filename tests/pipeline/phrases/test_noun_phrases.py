@@ -45,7 +45,7 @@ def f1(found: list[list[Phrase]], wanted: list[list[str]]) -> float:
 # nothing was ever changed for its sake: it says what to expect of captions that nobody looked at.
 @pytest.mark.parametrize(
     ("name", "count", "floor"),
-    [("captions_gold.jsonl", 303, 0.92), ("captions_heldout.jsonl", 99, 0.85)],
+    [("captions_gold.jsonl", 303, 0.92), ("captions_heldout.jsonl", 99, 0.87)],
 )
 def test_phrases_are_those_a_person_would_ask_for(name: str, count: int, floor: float) -> None:
     captions, wanted = load(name)
@@ -169,10 +169,11 @@ TEXTS = st.one_of(st.text(max_size=60), st.lists(WORDS, max_size=25).map(" ".joi
 def test_spans_are_exact_and_nothing_repeats(captions):
     found = noun_phrases(captions)
     assert len(found) == len(captions)
-    for caption, phrases in zip(captions, found, strict=True):
+    kept = CaptionReader(proper_names="keep")(captions)  # else the place of a name is longer: "image Dr"
+    for caption, phrases in zip(captions, kept, strict=True):
+        assert all(caption[phrase.start : phrase.end] == phrase.text for phrase in phrases)
+    for phrases in found:
         for phrase in phrases:
-            if "person" not in phrase.text:
-                assert caption[phrase.start : phrase.end] == phrase.text
             assert phrase.text == phrase.text.strip()
             assert "\n" not in phrase.text
         asked = [" ".join(bare(phrase.text).split()) for phrase in phrases]
