@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
-from pipeline.phrases.things import (
+from pipeline.phrases.nouns import (
     is_determined,
     is_unseen,
     joined,

@@ -72,7 +72,7 @@ def _trim(caption: str, start: int, end: int) -> tuple[int, int]:
     tail = _NOISE_TAIL.search(caption, start, end)
     if tail and all(map(_is_noise, tail.group(1).split())):
         end = tail.start()
-    parts = [*_COMMA.finditer(caption, start, end)]
+    parts = [*_COMMA.finditer(caption, start, end)][-50:]  # each is searched to the end
     for comma in reversed(parts):  # "ceramic mug, dishwasher safe, perfect gift for coffee lovers"
         if TALK.search(caption[comma.end() : end]) or _DEPICTION_ONLY.match(caption[comma.end() : end]):
             end = comma.start()

@@ -18,7 +18,7 @@ from pipeline.phrases.attachment import (
     unseen_cuts,
     with_place,
 )
-from pipeline.phrases.things import (
+from pipeline.phrases.nouns import (
     is_no_phrase,
     is_own_after_of,
     is_thing,
