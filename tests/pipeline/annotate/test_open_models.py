@@ -27,7 +27,8 @@ from tests.pipeline.annotate.inputs import picture, sample_members, two_phrases,
 from tests.pipeline.annotate.open_model_faults import KILLER, RAISER
 from tests.sspsam.open_models import tiny
 
-pytestmark = [pytest.mark.usefixtures("local_ray"), pytest.mark.timeout(900)]
+# Models are loaded ten times and five processes die: minutes, so `make chaos`.
+pytestmark = [pytest.mark.usefixtures("local_ray"), pytest.mark.timeout(900), pytest.mark.chaos]
 
 
 def configure(source: Path, output: Path, model: str, **options: Any) -> AnnotateConfig:
@@ -58,7 +59,6 @@ def work_with(output: Path, other: Path, folder: Path, lacking: set[str]) -> Non
     assert list((folder / "coco").rglob("*.json"))
 
 
-@pytest.mark.chaos  # five processes die and load their model again: minutes
 def test_a_model_by_module_and_factory(tmp_path: Path) -> None:
     source, output = tmp_path / "in", tmp_path / "out"
     members = dict(sample_members(0, 14))

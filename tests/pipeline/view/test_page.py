@@ -171,7 +171,7 @@ def test_bad_files_and_hostile_text_are_shown_as_text(tmp_path: Path, open_page:
         first = row["annotations"][0]
         broken = {**first, "segmentation": {**first["segmentation"], "counts": counts}}
         row["annotations"] = [broken, *row["annotations"][1:]]
-        row["image_ref"] = {**row["image_ref"], "url": str(tmp_path / "gone <i>.tar")}
+        row["image_ref"] = {**row["image_ref"], "url": str(made.output / "gone <i>.tar")}
     damaged = made.output / "annotations" / "damaged"
     damaged.mkdir()
     pq.write_table(pa.Table.from_pylist(rows, schema=ANNOTATION_SCHEMA), damaged / "00000.parquet")
