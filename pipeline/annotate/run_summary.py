@@ -192,6 +192,7 @@ def verdict(seconds: dict[str, float]) -> str:
     whole = idle + seconds["busy"]
     if whole <= 0:
         return ""
+    model = min(model, whole)  # its two halves work on different batches at once, and add up to more
     share = f"(replicas: model {model / whole:.0%}, decoding {decode / whole:.0%}, idle {idle / whole:.0%})"
     if idle / whole > _IDLE_SHARE and idle >= decode:
         parts = {name: seconds[name] for name in ("read", "phrases", "write")}
