@@ -8,6 +8,7 @@ the parser finds phrases in it whose meaning in that scene is known exactly; tho
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import shutil
@@ -32,6 +33,7 @@ from sspsam.scenes.scene_captions import caption
 from sspsam.schema import ANNOTATION_SCHEMA
 
 EXAMPLES = Path(__file__).parent
+KNOWN_SHARDS = EXAMPLES.parent / "sspsam" / "assets" / "drawn_shards.json"
 PER_SHARD = 20
 TARS = 4
 SIDE = 320  # pixels
@@ -143,6 +145,9 @@ def main() -> int:
         name = "scenes-parquet" if as_parquet else f"scenes-{number:02d}"
         kinds |= write_shard(name, chosen, as_parquet)
     (EXAMPLES / "truth" / "kinds.json").write_text(json.dumps(kinds))
+    made = sorted((EXAMPLES / "shards").iterdir())
+    known = {hashlib.sha256(shard.read_bytes()).hexdigest(): shard.stat().st_size for shard in made}
+    KNOWN_SHARDS.write_text(json.dumps(known, indent=1) + "\n")
     size = sum(f.stat().st_size for f in EXAMPLES.glob("*/**/*") if f.is_file())
     print(f"{len(kinds)} images, {sum(map(len, kinds.values()))} phrases, {size:,} bytes")
     return 0

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.resources import files
 from typing import Any
 
 DRAWN_SCENES = "drawn scenes"
@@ -56,6 +59,13 @@ def caveat(model: Mapping[str, Any] | None) -> str | None:
     if name.startswith("random:"):
         return f"Model {name} has random weights: its masks mean nothing."
     return None
+
+
+@functools.cache
+def drawn_shards() -> dict[str, int]:
+    """{sha256: bytes} of the known shards of drawn scenes: those that `examples/build.py` made."""
+    known: dict[str, int] = json.loads((files("sspsam") / "assets" / "drawn_shards.json").read_text())
+    return known
 
 
 def model_warning(model: Mapping[str, Any] | None) -> str | None:

@@ -16,13 +16,12 @@ from pipeline.annotate.allocation import Allocation, allocate
 from pipeline.annotate.annotate_config import AnnotateConfig, flag
 from pipeline.annotate.cluster import alive_nodes, connect, may_grow
 from pipeline.annotate.manifest import Manifest
-from pipeline.annotate.prepare import Job, fingerprint, prepare
+from pipeline.annotate.prepare import Job, caution, fingerprint, prepare
 from pipeline.annotate.run_summary import duration
 from pipeline.annotate.shard_reader import ShardTask, find_phrases, select_chunks
 from pipeline.sources import Chunk, Shard
 from pipeline.sources.storage import filesystem
 from sspsam.errors import DataError
-from sspsam.known_models import model_warning
 
 _SHARDS_SHOWN = 10
 _THREADS = 16
@@ -96,8 +95,8 @@ def dry_run(config: AnnotateConfig) -> Estimate:
 
     job = prepare(config)
     digest = fingerprint(job)  # a model that cannot be had is said here, not from within a task
-    if caution := model_warning(Manifest.of(config, job.shards, digest).model):
-        print(caution)
+    if warning := caution(job, Manifest.of(config, job.shards, digest).model):
+        print(warning)
     local = connect()
     try:
         take = allocate(config.compute, alive_nodes, may_grow(), print)

@@ -20,7 +20,7 @@ from pipeline.annotate.chunk_writer import Writer
 from pipeline.annotate.cluster import alive_nodes, connect, may_grow, settle_context
 from pipeline.annotate.ledger import RemoteLedger, start_ledger
 from pipeline.annotate.manifest import Manifest
-from pipeline.annotate.prepare import Job, as_begun, fingerprint, open_output, prepare
+from pipeline.annotate.prepare import Job, as_begun, caution, fingerprint, open_output, prepare
 from pipeline.annotate.progress import Progress
 from pipeline.annotate.receipts import plan_tasks, survey
 from pipeline.annotate.replica import CHUNKS_AT_ONCE, AfterChunk, Replica, SegmenterFactory
@@ -40,7 +40,6 @@ from pipeline.annotate.watch import Patience
 from pipeline.dataset.data_card import write_card
 from pipeline.dataset.store import Store
 from pipeline.sources import Shard
-from sspsam.known_models import model_warning
 
 if TYPE_CHECKING:
     import ray.data
@@ -140,8 +139,8 @@ def annotate(
     config = as_begun(config, store)
     job = prepare(config, shards, reader, phrase_source, segmenter_factory, after_chunk)
     run, found = open_output(store, job, fingerprint(job))
-    if reader is None and (caution := model_warning(run.model)):  # a caller's reader brings benchmarks
-        say(caution)
+    if reader is None and (warning := caution(job, run.model)):  # a caller's reader brings benchmarks
+        say(warning)
     limits = count_limits(job.shards, job.reader, config.output.chunk_size, config.source)
     wanted = [shard for shard in job.mine if limits is None or shard.name in limits]
     plan = functools.partial(plan_tasks, wanted, limits=limits)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +24,9 @@ from pipeline.dataset.parts import part_of
 from pipeline.dataset.store import Store
 from pipeline.phrases import phrase_source as find_phrase_source
 from pipeline.sources import ReadOptions, Shard, input_root, list_shards, read_chunks
+from pipeline.sources.storage import filesystem
 from sspsam.errors import ConfigError
+from sspsam.known_models import DRAWN_SCENES, drawn_shards, model_warning
 
 
 @dataclass(frozen=True)
@@ -128,6 +131,27 @@ def fingerprint(job: Job) -> str:
             raise ConfigError(f"--decode reduced is for SSP-SAM: leave it out for {job.config.model.model}")
         return of_model(job.config.model.model, job.config.model.model_options)
     return f"factory {getattr(job.segmenter_factory, '__qualname__', type(job.segmenter_factory))}"
+
+
+def caution(job: Job, model: Mapping[str, Any]) -> str | None:
+    """`model_warning`, but for the demo model on shards of drawn scenes, which are known by their bytes."""
+    warning = model_warning(model)
+    return None if warning and model.get("trained_on") == DRAWN_SCENES and _is_drawn(job) else warning
+
+
+def _is_drawn(job: Job) -> bool:
+    known = drawn_shards()
+
+    def drawn(shard: Shard) -> bool:
+        if shard.format == "folder" or shard.size not in known.values():
+            return False
+        fs, path = filesystem(shard.url, job.config.source.storage_options)
+        try:
+            return hashlib.sha256(fs.cat_file(path)).hexdigest() in known
+        except Exception:  # whatever a file system raises: the run reports it
+            return False
+
+    return all(map(drawn, job.shards))
 
 
 def open_output(store: Store, job: Job, sha256: str) -> tuple[Manifest, Survey]:

@@ -223,7 +223,6 @@ def _manifest(job: Job, counts: Counts, decided: whole.Whole) -> dict[str, Any]:
     out = {unit: sum(split[unit] for split in splits.values()) for unit in ("images", "phrases")}
     if (steps[-1]["images"], steps[-1]["phrases"]) != (out["images"], out["phrases"]):
         raise RuntimeError(f"curate lost count: {steps[-1]} but {out} were written; this is a bug")
-    earlier = job.dataset.read_json(MANIFEST) or job.dataset.read_json("_agreement.json") or {}
     return {
         "version": 1,
         "source": job.dataset.url,
@@ -237,7 +236,7 @@ def _manifest(job: Job, counts: Counts, decided: whole.Whole) -> dict[str, Any]:
         "capped_phrases": decided.capped,
         "splits": splits,
         "image_places": job.dataset.image_places.to_json(),
-        "run": job.dataset.read_json("_run.json") or earlier.get("run"),
+        "run": job.dataset.run() or None,
     }
 
 

@@ -211,13 +211,14 @@ class AnnotationDataset:
                 " Delete it and run `sspsam annotate` again: it writes only what is missing."
             ) from error
 
-    def model(self) -> dict[str, Any]:
-        """`model` of the run's manifest, or of that of the dataset that this one was curated from.
+    def run(self) -> dict[str, Any]:
+        """`_run.json`, or that of the dataset that `curate` or `agree` read; empty if there is none."""
+        made = self.read_json("_curation.json") or self.read_json("_agreement.json") or {}
+        return self.read_json("_run.json") or made.get("run") or {}
 
-        Empty where no manifest says it. Raises DataError if one is broken.
-        """
-        curation = self.read_json("_curation.json") or {}
-        found = (self.read_json("_run.json") or curation.get("run") or {}).get("model") or {}
+    def model(self) -> dict[str, Any]:
+        """`model` of `run()`; empty where no manifest says it. Raises DataError if one is broken."""
+        found = self.run().get("model") or {}
         return found if isinstance(found, dict) else {"name": found}
 
     def read_json(self, name: str) -> dict[str, Any] | None:

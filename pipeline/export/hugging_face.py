@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 
 from pipeline.dataset.image_bytes import in_batches
 from pipeline.export.image_stream import ExportImage, ExportJob
-from sspsam.schema import SIGNALS
 
 _ROWS_A_SHARD = 1000
 
@@ -47,7 +46,7 @@ def features(job: ExportJob) -> Any:
         "segmentation": {"size": List(Value("int32"), length=2), "counts": Value("string")},
         "bbox": List(Value("float32"), length=4),
         "area": Value("int64"),
-        **{name: Value("float32") for name in SIGNALS},
+        **{name: Value("float32") for name in job.signals},
     }
     return Features(
         {

@@ -98,6 +98,11 @@ class ExportJob:
             name = f"{safe_name(row['shard'])}__{safe_name(row['key'])}"
             yield ExportImage(self.counts["images"], name, suffix, split, row, data, tuple(masks))
 
+    @property
+    def signals(self) -> tuple[str, ...]:
+        """The signals of each mask, with what `sspsam agree` adds where the dataset has it."""
+        return (*SIGNALS, "agreement") if self.dataset.agreed else SIGNALS
+
     def portions(self, split: str, size: int | None = None) -> Iterator[Iterable[ExportImage]]:
         """`images` in portions of --images-per-file, each to be read before the next.
 
@@ -167,7 +172,7 @@ class ExportJob:
             {"size": list(one["segmentation"]["size"]), "counts": one["segmentation"]["counts"]},
             tuple(one["bbox"]),
             int(one["area"]),
-            {name: one[name] for name in SIGNALS},
+            {name: one[name] for name in self.signals},
         )
 
     def _fetch(self, row: Mapping[str, Any]) -> tuple[Mapping[str, Any], bytes | None, str, str | None]:

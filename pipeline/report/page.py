@@ -28,6 +28,7 @@ _CHARTS = (
     ("stability", "stability"),
     ("box_agreement", "box agreement"),
     ("clip_score", "CLIP score"),
+    ("agreement", "agreement of models"),
     ("area", "area, px (log)"),
     ("area_fraction", "share of the image"),
 )

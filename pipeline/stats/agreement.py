@@ -70,7 +70,6 @@ def agree(
             total += sum(found.values())
     if not images["both"]:
         raise nothing_in_both(one, two)
-    earlier = one.read_json("_curation.json") or {}
     manifest = {
         "version": 1,
         "first": one.url,
@@ -80,8 +79,9 @@ def agree(
         "phrases": counts["phrases"],
         "phrases_compared": counts["compared"],
         "mean_agreement": total / counts["compared"] if counts["compared"] else None,
-        "run": one.read_json("_run.json") or earlier.get("run"),
-        "second_run": two.read_json("_run.json"),
+        "image_places": one.image_places.to_json(),
+        "run": one.run() or None,
+        "second_run": two.run() or None,
     }
     output.finish(manifest)
     return {"complete": True, **manifest}

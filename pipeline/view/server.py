@@ -193,7 +193,7 @@ def _state(viewer: Viewer, _: Request) -> Response:
     query = viewer.index.query
     statuses = dict(query("select status, count(*) from images group by 1"))
     shards = query(f"select distinct shard from images order by 1 limit {_SHARDS_LISTED}")
-    masks = query("select count(*), count(*) filter (has_target) from masks")[0]
+    *masks, agreed = query("select count(*), count(*) filter (has_target), count(agreement) from masks")[0]
     return JSONResponse(
         {
             "dataset": viewer.dataset.url,
@@ -205,7 +205,7 @@ def _state(viewer: Viewer, _: Request) -> Response:
             "masks": {"all": masks[0], "with_target": masks[1]},
             "verdicts": viewer.reviews.counts(),
             "shards": [shard for (shard,) in shards],
-            "measures": list(MEASURES),
+            "measures": [name for name in MEASURES if agreed or name != "agreement"],
             "verdict_names": list(VERDICTS),
             "attention": viewer.attention.available,
         }

@@ -57,9 +57,10 @@ class ImagePlaces:
             dataset: its folder or URL, as a person named it.
             read_json: a manifest of it by name, None where there is none.
         """
-        curation, imported = read_json("_curation.json") or {}, read_json("_import.json") or {}
-        run = _mapping(read_json("_run.json") or curation.get("run"))
-        saved = _mapping(curation.get("image_places"))
+        made = read_json("_curation.json") or read_json("_agreement.json") or {}
+        imported = read_json("_import.json") or {}
+        run = _mapping(read_json("_run.json") or made.get("run"))
+        saved = _mapping(made.get("image_places"))
         given = [_mapping(_mapping(start).get("options")).get("input") for start in _list(run, "runs")[-1:]]
         base = next(iter(_texts([saved.get("base"), run.get("image_root"), *given])), None)
         urls = [_mapping(shard).get("url") for shard in _list(run, "inputs")]
@@ -72,7 +73,7 @@ class ImagePlaces:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """What `_curation.json` keeps of the places, beside the inputs of its run."""
+        """What `_curation.json` and `_agreement.json` keep of the places, beside the inputs of its run."""
         return {"base": self.base, "places": sorted(self.named), "moved": [list(pair) for pair in self.moved]}
 
     def locate(self, ref: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,11 +15,13 @@ from pipeline.annotate.annotate_config import AnnotateConfig
 from pipeline.dataset.annotation_dataset import open_dataset
 from pipeline.report import make_report
 from pipeline.report.report_config import ReportConfig
+from pipeline.stats import agree
 from pipeline.view.server import Viewer
 from pipeline.view.view_config import ViewConfig
-from sspsam.known_models import caveat
+from sspsam.known_models import caveat, drawn_shards
 from tests.pipeline.annotation_fixture import make_dataset
 
+SHARDS = Path(__file__).parents[2] / "examples" / "shards"
 SENTENCE = "is a demo, trained on drawn scenes only: its masks mean nothing on photographs."
 
 
@@ -62,6 +64,29 @@ def test_the_mark_goes_from_the_weights_to_the_page(tmp_path: Path, monkeypatch,
         viewer.close()
 
 
+def test_only_drawn_scenes_go_without_the_line(tmp_path: Path, monkeypatch, capsys) -> None:
+    """Shards of examples/ are known by their bytes, wherever they lie; another shard brings the line."""
+    shards = tmp_path / "mine"
+    shutil.copytree(SHARDS, shards)
+    assert {path.stat().st_size for path in shards.iterdir()} == set(drawn_shards().values())
+
+    def no_ray() -> None:
+        raise RayWasStartedError
+
+    monkeypatch.setattr(dry, "connect", no_ray)
+
+    def said(model: str) -> str:
+        with pytest.raises(RayWasStartedError):
+            dry.dry_run(AnnotateConfig.from_options({"input": str(shards), "output": "out", "model": model}))
+        return capsys.readouterr().out
+
+    assert said("tiny") == ""
+    assert "has random weights" in said("random:tiny")
+    tar = shards / "scenes-01.tar"
+    tar.write_bytes(tar.read_bytes()[:-1] + b"1")
+    assert SENTENCE in said("tiny")
+
+
 def test_who_is_marked(tmp_path: Path) -> None:
     """Manifests from before the mark by their name; a curated copy by the run it was made from."""
     made = make_dataset(tmp_path, images=2, shards=1)
@@ -74,3 +99,5 @@ def test_who_is_marked(tmp_path: Path) -> None:
         json.dumps({"complete": True, "run": {"model": {"name": "tiny"}}})
     )
     assert SENTENCE in str(caveat(open_dataset(str(made.output)).model()))
+    agree(str(made.output), str(made.truth), str(tmp_path / "agreed"))
+    assert SENTENCE in str(caveat(open_dataset(str(tmp_path / "agreed")).model()))

@@ -200,7 +200,9 @@ function noteOf(review) {
 }
 
 function signals(annotation, fault) {
-  const entries = ["score", "predicted_iou", "stability", "box_agreement", "clip_score"].map((name) => {
+  const names = ["score", "predicted_iou", "stability", "box_agreement", "clip_score"];
+  if ("agreement" in annotation) names.push("agreement");
+  const entries = names.map((name) => {
     const value = annotation[name];
     const meter = make("meter", { min: 0, max: 1, value: value ?? 0, "aria-hidden": "true" });
     return make("div", {}, make("dt", {}, LABELS[name]), meter, make("dd", {}, show(name, value)));

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import lance
 import numpy as np
 import pyarrow.dataset as pads
+import pyarrow.parquet as pq
 import pytest
 
 from jobs.agree import main
 from pipeline.curate import CurateConfig, CurateResources, curate
 from pipeline.dataset.annotation_dataset import open_dataset
+from pipeline.export import ExportConfig, export
 from pipeline.report import ReportConfig, make_report
 from pipeline.stats import agree, summarise
 from sspsam.errors import ConfigError, DataError
@@ -92,6 +96,25 @@ def test_what_works_on_it_and_what_is_refused(tmp_path: Path, capsys: pytest.Cap
     assert signals["agreement"]["known"] == signals["area"]["known"]
     assert "agreement" not in summarise(open_dataset(output))["signals"]
     make_report(ReportConfig(agreed, page=str(tmp_path / "page.html")))
+    assert "agreement of models, median" in (tmp_path / "page.html").read_text()
+    by_key = {
+        (key, one["phrase"]): one["agreement"]
+        for key, row in rows(tmp_path / "agreed").items()
+        for one in row["annotations"]
+        if one["has_target"]
+    }
+    export(agreed, str(tmp_path / "coco"), ExportConfig(format="coco"))
+    coco = json.loads((tmp_path / "coco/annotations/instances_train.json").read_text())
+    assert sorted(one["agreement"] for one in coco["annotations"]) == sorted(by_key.values())
+    export(agreed, str(tmp_path / "lance"), ExportConfig(format="lance"))
+    export(agreed, str(tmp_path / "hf"), ExportConfig(format="hf"))
+    (parquet,) = (tmp_path / "hf/data").iterdir()
+    for table in (lance.dataset(str(tmp_path / "lance/train.lance")).to_table(), pq.read_table(parquet)):
+        assert by_key == {
+            (row["key"], one["phrase"]): one["agreement"]
+            for row in table.to_pylist()
+            for one in row["annotations"]
+        }
 
     assert main([agreed, truth, str(tmp_path / "twice")]) == 2
     assert "has `agreement` already" in capsys.readouterr().err

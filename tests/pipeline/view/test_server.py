@@ -17,6 +17,7 @@ from PIL import Image
 
 from pipeline.dataset.annotation_dataset import open_dataset, read_reviews
 from pipeline.report import ReportConfig, make_report
+from pipeline.stats import agree
 from pipeline.view import ViewConfig, make_app
 from sspsam.errors import ConfigError, DataError
 from tests.pipeline.annotation_fixture import MadeDataset, make_dataset
@@ -144,6 +145,27 @@ def test_answers_and_errors(client: Client, made: MadeDataset) -> None:
         status, answer, _ = client.ask("/api/verdicts", body, Origin=client.origin)
         assert (status, says in answer["error"]) == (400, True), answer
     assert not (made.output / "reviews").exists()
+
+
+def test_what_agree_wrote_can_be_filtered_and_sorted_by(
+    client: Client, made: MadeDataset, tmp_path: Path
+) -> None:
+    assert "agreement" not in client.ready()["measures"]
+    agree(str(made.output), str(made.truth), str(tmp_path / "agreed"))
+    with running(tmp_path / "agreed") as url:
+        viewer = Client(url)
+        assert "agreement" in viewer.ready()["measures"]
+        assert sum(viewer.ask("/api/histogram?measure=agreement")[1]["counts"]) > 0
+        asked = "/api/cards?unit=masks&limit=200&sort=agreement&direction=desc&min_agreement=0.5"
+        found = viewer.ask(asked)[1]
+        values = [card["value"] for card in found["cards"]]
+        assert values == sorted(values, reverse=True)
+        for card in found["cards"]:
+            (hit,) = card["hits"]
+            assert card["annotations"][hit]["agreement"] == card["value"] >= 0.5
+        everything = viewer.ask("/api/cards?limit=200")[1]["cards"]
+        masks = [one for card in everything for one in card["annotations"] if one["has_target"]]
+        assert 0 < len(values) == sum((one["agreement"] or 0) >= 0.5 for one in masks) < len(masks)
 
 
 def test_attention_maps(client: Client, made: MadeDataset) -> None:
