@@ -19,6 +19,15 @@ STATUSES: Final = ("ok", "no_phrase", "error")
 #: The quality signals of an annotation, all of them "higher is better", null where undefined.
 SIGNALS: Final = ("score", "predicted_iou", "stability", "box_agreement", "clip_score")
 
+#: Signals that a command adds to a dataset's annotations, and what each holds: float32, null where unknown.
+#: A dataset for which it was not run has no such field. `agreement`: of `sspsam agree`; the others: of a
+#: calibration.
+ADDED_SIGNALS: Final = {
+    "agreement": "IoU with another model's mask of the same phrase",
+    "p_correct": "probability that the mask has an IoU of 0.5, or, without a target, that nothing is there",
+    "p_correct_75": "the same for an IoU of 0.75",
+}
+
 #: COCO RLE: `size` is [height, width]; `counts` is COCO's compressed string, column-major runs.
 RLE_TYPE: Final = pa.struct([("size", pa.list_(pa.int32(), 2)), ("counts", pa.string())])
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pycocotools import mask as coco_mask
 
-from pipeline.dataset.dataset_schema import has_agreement, schema_of
+from pipeline.dataset.dataset_schema import added_signals, schema_of
 from pipeline.dataset.phrase_rows import one_array
 from pipeline.dataset.segmentations import coco_rles
 from pipeline.dataset.vocabulary import stable_hash
@@ -28,7 +28,7 @@ def split_of(key: str, split: Mapping[str, float], seed: int) -> str:
 def rewrite(
     table: pa.Table, rows: np.ndarray, masks: pa.Table, split: Mapping[str, float], seed: int
 ) -> pa.Table:
-    """Rows of CURATED_SCHEMA, with `agreement` where the source has it.
+    """Rows of CURATED_SCHEMA, with the ADDED_SIGNALS that the source has.
 
     table: rows of the source. rows: (R,) which of them stay, ascending. masks: the phrases that stay, in
     order, with columns `row` (as in `rows`), `mask`, `has_target`, `aliases`.
@@ -44,7 +44,7 @@ def rewrite(
     fields = {one.name: kept.field(index) for index, one in enumerate(kept.type)}
     fields.update(_targets(fields, np.asarray(masks["has_target"])))
     fields["aliases"] = one_array(masks["aliases"])
-    schema = schema_of(curated=True, agreed=has_agreement(table.schema))
+    schema = schema_of(curated=True, added=added_signals(table.schema))
     kind = schema.field("annotations").type.value_type
     structs = pa.StructArray.from_arrays([fields[one.name].cast(one.type) for one in kind], fields=list(kind))
     columns = {name: table[name].take(pa.array(rows)) for name in table.schema.names}

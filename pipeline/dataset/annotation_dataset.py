@@ -26,14 +26,16 @@ import pyarrow.parquet as pq
 from pipeline.dataset.dataset_schema import (
     REVIEW_SCHEMA,
     VERDICTS,
+    WRITERS,
+    added_signals,
     check_schema,
-    has_agreement,
     leaf_columns,
     schema_of,
 )
 from pipeline.sources.storage import filesystem, full_url, is_local
 from sspsam.errors import DataError
 from sspsam.images.image_places import ImagePlaces
+from sspsam.schema import ADDED_SIGNALS, SIGNALS
 
 if TYPE_CHECKING:
     import duckdb
@@ -68,7 +70,7 @@ class AnnotationDataset:
     files: tuple[AnnotationFile, ...]
     curated: bool
     storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    agreed: bool = False
+    added: tuple[str, ...] = ()
     image_roots: tuple[str, ...] = ()
 
     @cached_property
@@ -84,12 +86,22 @@ class AnnotationDataset:
 
     @property
     def schema(self) -> pa.Schema:
-        """ANNOTATION_SCHEMA, with what `curate` and `agree` add where they wrote it."""
-        return schema_of(self.curated, self.agreed)
+        """ANNOTATION_SCHEMA, with what other commands added."""
+        return schema_of(self.curated, self.added)
 
     def locate(self, path: str) -> str:
         """`path` inside the file system as people write it: plain if local, else with protocol."""
         return full_url(self.fs, path)
+
+    def signals(self) -> tuple[str, ...]:
+        """SIGNALS, and those of ADDED_SIGNALS that the first readable file has, also of a growing dataset."""
+        for file in self.files or self.list_shown():
+            try:
+                with self.open_file(file) as opened:
+                    return (*SIGNALS, *added_signals(opened.schema_arrow))
+            except DataError:
+                continue  # who reads all of it says so
+        return SIGNALS
 
     def shard_of(self, file: AnnotationFile) -> str:
         """The folder below `annotations` that a file lies in, which is named after its shard."""
@@ -270,23 +282,24 @@ def open_dataset(
     if not listed:
         raise DataError(_advice(dataset))
 
-    def footer(file: AnnotationFile) -> tuple[AnnotationFile, tuple[bool, bool]]:
+    def footer(file: AnnotationFile) -> tuple[AnnotationFile, frozenset[str]]:
         with dataset.open_file(file) as opened:
             schema = opened.schema_arrow
-            kind = "split" in schema.names, has_agreement(schema)
+            kind = frozenset(added_signals(schema)) | {"split"}.intersection(schema.names)
             return replace(file, rows=opened.metadata.num_rows), kind
 
     with ThreadPoolExecutor(min(workers, len(listed))) as pool:
         found = list(pool.map(footer, listed))
-    for at, command in enumerate(("curate", "agree")):
-        first = {kind[at]: dataset.locate(file.path) for file, kind in reversed(found)}
+    for added, command in WRITERS.items():
+        first = {added in kind: dataset.locate(file.path) for file, kind in reversed(found)}
         if len(first) > 1:
             raise DataError(
                 f"{output}: {first[True]} was written by `sspsam {command}`, {first[False]} was not."
                 " Keep the two in separate folders."
             )
-    curated, agreed = found[0][1]
-    return replace(dataset, files=tuple(file for file, _ in found), curated=curated, agreed=agreed)
+    kind = found[0][1]
+    added = tuple(name for name in ADDED_SIGNALS if name in kind)
+    return replace(dataset, files=tuple(file for file, _ in found), curated="split" in kind, added=added)
 
 
 def read_reviews(dataset: AnnotationDataset) -> pa.Table:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sspsam.errors import DataError
-from sspsam.schema import ANNOTATION_SCHEMA, ANNOTATION_TYPE
+from sspsam.schema import ADDED_SIGNALS, ANNOTATION_SCHEMA, ANNOTATION_TYPE
 
 #: One row per verdict; `phrase` is null for a verdict on the whole image. The newest one wins.
 REVIEW_SCHEMA: Final = pa.schema(
@@ -28,15 +28,17 @@ REVIEW_SCHEMA: Final = pa.schema(
 VERDICTS: Final = ("accept", "reject", "flag")
 
 
-def schema_of(curated: bool, agreed: bool) -> pa.Schema:
-    """The schema of a dataset that `curate` or `agree` wrote, or both, one after the other.
+#: What commands add -> the command that a message names.
+WRITERS: Final = {"split": "curate", "agreement": "agree", "p_correct": "calibrate"}
 
-    `curate` adds `split` to the row and `aliases` (phrases of merged masks) to each annotation, `agree`
-    adds `agreement` to each annotation.
+
+def schema_of(curated: bool, added: Collection[str] = ()) -> pa.Schema:
+    """The schema of a dataset that `curate` wrote, or one with some of ADDED_SIGNALS, or both.
+
+    `curate` adds `split` to the row and `aliases` (phrases of merged masks) to each annotation.
     """
     fields = list(ANNOTATION_TYPE)
-    if agreed:
-        fields.append(pa.field("agreement", pa.float32()))
+    fields += [pa.field(name, pa.float32()) for name in ADDED_SIGNALS if name in added]
     if curated:
         fields.append(pa.field("aliases", pa.list_(pa.string())))
     place = ANNOTATION_SCHEMA.get_field_index("annotations")
@@ -44,12 +46,13 @@ def schema_of(curated: bool, agreed: bool) -> pa.Schema:
     return schema.append(pa.field("split", pa.string())) if curated else schema
 
 
-CURATED_SCHEMA: Final = schema_of(curated=True, agreed=False)
+CURATED_SCHEMA: Final = schema_of(curated=True)
 
 
-def has_agreement(found: pa.Schema) -> bool:
-    """Whether a file of annotations has what `agree` adds."""
-    return "agreement" in found.field("annotations").type.value_type.names
+def added_signals(found: pa.Schema) -> tuple[str, ...]:
+    """Which of ADDED_SIGNALS a file of annotations has."""
+    names = found.field("annotations").type.value_type.names
+    return tuple(name for name in ADDED_SIGNALS if name in names)
 
 
 def check_schema(found: pa.Schema, where: str) -> bool:

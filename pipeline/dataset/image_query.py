@@ -14,10 +14,10 @@ from typing import Any, Final
 
 from pipeline.dataset.phrase_index import Index, fold
 from sspsam.errors import ConfigError
-from sspsam.schema import SIGNALS, STATUSES
+from sspsam.schema import ADDED_SIGNALS, SIGNALS, STATUSES
 
-#: What masks can be filtered and sorted by. `agreement` is null but for what `sspsam agree` wrote.
-MEASURES: Final = (*SIGNALS, "agreement", "area", "area_fraction")
+#: What masks can be filtered and sorted by.
+MEASURES: Final = (*SIGNALS, *ADDED_SIGNALS, "area", "area_fraction")
 VERDICT_FILTERS: Final = ("accept", "reject", "flag", "none", "any")
 MAX_PAGE: Final = 200
 

@@ -8,8 +8,8 @@ Tables:
     files(file_id, path, size)
     images(id, file_id, row, shard, key, idx, status, error_kind, error_message, width, height,
            masks, split)                     id rises with (shard, file, row)
-    masks(image_id, position, phrase_id, has_target, truncated, area, area_fraction, agreement,
-          <SIGNALS>)                           agreement: null but for what `sspsam agree` wrote
+    masks(image_id, position, phrase_id, has_target, truncated, target_pixels, area, area_fraction,
+          <SIGNALS>, <ADDED_SIGNALS>)          the latter null where the dataset has none
     phrases(phrase_id, phrase, folded)       each distinct phrase once; folded: see `fold`
 """
 
@@ -32,10 +32,12 @@ import pyarrow.compute as pc
 from pipeline.dataset.annotation_dataset import AnnotationDataset, AnnotationFile
 from pipeline.dataset.dataset_schema import leaf_columns
 from sspsam.errors import ConfigError, SSPSAMError
-from sspsam.schema import SIGNALS
+from sspsam.schema import ADDED_SIGNALS, SIGNALS
 
 #: Images read before they are inserted together.
 BATCH_IMAGES = 50_000
+
+_SIGNALS = (*SIGNALS, *ADDED_SIGNALS)
 
 _TABLES = f"""
 create table if not exists files (file_id integer, path varchar, size bigint);
@@ -45,13 +47,13 @@ create table if not exists images (
     masks integer, split varchar);
 create table if not exists masks (
     image_id bigint, position integer, phrase_id integer, has_target boolean,
-    truncated boolean, area bigint, area_fraction float, agreement float,
-    {", ".join(f"{name} float" for name in SIGNALS)});
+    truncated boolean, area bigint, area_fraction float, target_pixels integer,
+    {", ".join(f"{name} float" for name in _SIGNALS)});
 create table if not exists phrases (phrase_id integer, phrase varchar, folded varchar);
 """
 
 _IMAGE_COLUMNS = ("key", "shard", "index", "status", "error", "width", "height", "split")
-_MASK_FIELDS = ("phrase", "has_target", "truncated", "area", "agreement", *SIGNALS)
+_MASK_FIELDS = ("phrase", "has_target", "truncated", "area", "target_pixels", *_SIGNALS)
 
 
 #: Settings of a DuckDB that reaches no file but its own, no network and no variable of this process.
@@ -106,7 +108,8 @@ class Index:
             self._connection = duckdb.connect(database, config=config)
             self._connection.execute(_TABLES)
             try:
-                self._connection.execute("select split, truncated, agreement from images, masks limit 0")
+                newest = ", ".join(("split", "target_pixels", *_SIGNALS))
+                self._connection.execute(f"select {newest} from images, masks limit 0")
             except duckdb.BinderException:  # a file of an earlier version: the dataset is read again
                 for table in ("files", "images", "masks", "phrases"):
                     self._connection.execute(f"drop table {table}")
@@ -238,11 +241,11 @@ class Index:
                 from (select distinct phrase from new_masks) fresh
                 anti join phrases using (phrase)"""
             )
-            signals = ", ".join(SIGNALS)
+            signals = ", ".join(_SIGNALS)
             cursor.execute(
                 f"""insert into masks
                 select image_id, position, phrase_id, has_target, truncated, area, area_fraction,
-                agreement, {signals}
+                target_pixels, {signals}
                 from new_masks join phrases using (phrase) order by image_id, position"""
             )
             cursor.execute("commit")
@@ -277,7 +280,6 @@ def _mask_table(table: pa.Table, first_id: int) -> pa.Table:
     parents = np.asarray(pc.list_parent_indices(lists), dtype=np.int64)
     items = pc.list_flatten(lists)
     positions = np.arange(len(parents)) - np.searchsorted(parents, parents)
-    agreed = items.type.get_field_index("agreement") >= 0
     area = pc.struct_field(items, "area")
     # Float64: Arrow refuses to make float32 of more than 2**24 pixels, which a photo can have.
     sides = [pc.cast(table[name], pa.float64()).combine_chunks() for name in ("width", "height")]
@@ -290,6 +292,9 @@ def _mask_table(table: pa.Table, first_id: int) -> pa.Table:
         "truncated": pc.struct_field(items, "truncated"),
         "area": area,
         "area_fraction": fraction,
-        "agreement": pc.struct_field(items, "agreement") if agreed else pa.nulls(len(items), pa.float32()),
+        "target_pixels": pc.struct_field(items, "target_pixels"),
     }
-    return pa.table(columns | {name: pc.struct_field(items, name) for name in SIGNALS})
+    for name in _SIGNALS:
+        there = items.type.get_field_index(name) >= 0
+        columns[name] = pc.struct_field(items, name) if there else pa.nulls(len(items), pa.float32())
+    return pa.table(columns)

@@ -100,8 +100,8 @@ class ExportJob:
 
     @property
     def signals(self) -> tuple[str, ...]:
-        """The signals of each mask, with what `sspsam agree` adds where the dataset has it."""
-        return (*SIGNALS, "agreement") if self.dataset.agreed else SIGNALS
+        """The signals of each mask, with what commands added where the dataset has it."""
+        return (*SIGNALS, *self.dataset.added)
 
     def portions(self, split: str, size: int | None = None) -> Iterator[Iterable[ExportImage]]:
         """`images` in portions of --images-per-file, each to be read before the next.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.dataset.image_query import MEASURES, Query, histogram
+from pipeline.dataset.image_query import Query, histogram
 from pipeline.dataset.phrase_index import Index
 from sspsam.schema import STATUSES
 
@@ -37,7 +37,8 @@ def count(index: Index) -> Numbers:
         "select count(*) filter (has_target), count(*) filter (not has_target) from masks"
     )
     quantiles = {}
-    for measure in MEASURES:
+    measures = (*index.dataset.signals(), "area", "area_fraction")
+    for measure in measures:
         ((found,),) = query(
             f"select quantile_cont({measure}, [0.05, 0.25, 0.5, 0.75, 0.95]) from masks"
             f" where has_target and isfinite({measure})"
@@ -51,7 +52,7 @@ def count(index: Index) -> Numbers:
         empty=empty,
         phrases=query("select count(*) from phrases")[0][0],
         quantiles=quantiles,
-        histograms={name: histogram(index, Query(), name, bins=30) for name in MEASURES},
+        histograms={name: histogram(index, Query(), name, bins=30) for name in measures},
         masks_an_image=index.masks_an_image(),
         errors=[
             (str(kind), int(n), list(examples))

@@ -29,6 +29,7 @@ _CHARTS = (
     ("box_agreement", "box agreement"),
     ("clip_score", "CLIP score"),
     ("agreement", "agreement of models"),
+    ("p_correct", "P(correct)"),
     ("area", "area, px (log)"),
     ("area_fraction", "share of the image"),
 )
@@ -133,8 +134,8 @@ def _agreement(agreement: Agreement) -> list[tuple[str, Any, str]]:
 
 def _charts(numbers: Numbers) -> Iterator[Chart]:
     for measure, label in _CHARTS:
-        spread = numbers.histograms[measure]
-        if spread["low"] is None:
+        spread = numbers.histograms.get(measure)
+        if spread is None or spread["low"] is None:
             continue
         quantiles = numbers.quantiles[measure]
         show = _show_area if measure == "area" else number

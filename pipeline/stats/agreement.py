@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.dataset.annotation_dataset import open_dataset
-from pipeline.dataset.dataset_schema import schema_of
+from pipeline.dataset.dataset_schema import added_signals, schema_of
 from pipeline.dataset.destination import Destination
 from pipeline.dataset.phrase_rows import one_array
 from pipeline.stats.compare import count_images, measure, nothing_in_both, pairing, portions
@@ -41,8 +41,9 @@ def agree(
     """
     options = dict(storage_options or {})
     one, two = (open_dataset(url, storage_options=options) for url in (first, second))
-    if one.agreed:
+    if "agreement" in one.added:
         raise ConfigError(f"{first} has `agreement` already: give the dataset that it was made from")
+    schema = schema_of(one.curated, (*one.added, "agreement"))
     output = Destination(destination, MANIFEST, options)
     output.begin(overwrite=overwrite, sources=[first, second])
     images: Counter[str] = Counter()
@@ -62,7 +63,7 @@ def agree(
                 connection.execute("DROP TABLE pairs")
             for file in portion[0][0]:
                 tables = [_with_agreement(table, found) for table in one.read_batches(file)]
-                table = pa.concat_tables(tables) if tables else schema_of(one.curated, True).empty_table()
+                table = pa.concat_tables([schema.empty_table(), *tables])
                 output.store.put_table(file.path.removeprefix(f"{one.root}/"), table)
                 counts["images"] += table.num_rows
                 counts["phrases"] += pc.sum(pc.list_value_length(table["annotations"])).as_py() or 0
@@ -89,7 +90,7 @@ def agree(
 
 def _with_agreement(table: pa.Table, found: _Agreement) -> pa.Table:
     """The rows with the field `agreement` in each of their annotations."""
-    schema = schema_of("split" in table.schema.names, agreed=True)
+    schema = schema_of("split" in table.schema.names, (*added_signals(table.schema), "agreement"))
     annotations = one_array(table["annotations"])
     flat = annotations.flatten()
     counts = np.asarray(pc.fill_null(pc.list_value_length(annotations), 0), dtype=np.int64)

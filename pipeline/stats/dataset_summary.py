@@ -18,7 +18,7 @@ from pipeline.dataset.segmentations import coco_rles, segmentation_problems
 from pipeline.dataset.vocabulary import normalise
 from pipeline.stats.duckdb_faults import named_faults
 from sspsam.errors import DataError
-from sspsam.schema import SIGNALS, STATUSES
+from sspsam.schema import STATUSES
 
 QUANTILES: Final = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
@@ -115,9 +115,8 @@ def _signals(index: Index) -> dict[str, Any]:
     """Quantiles of each signal, the area and its share of the image, over masks with a target."""
     ((number,),) = index.query("select count(*) from masks")
     quantile = "quantile_cont" if number <= _EXACT_MASKS else "approx_quantile"
-    agreement = ["agreement"] if index.dataset.agreed else []
     found = {}
-    for name in (*SIGNALS, *agreement, "area", "area_share"):
+    for name in (*index.dataset.signals(), "area", "area_share"):
         measure = {"area": "area::double", "area_share": "area_fraction"}.get(name, name)
         ((known, mean, values),) = index.query(
             f"select count({measure}), avg({measure}), {quantile}({measure}, {list(QUANTILES)})"

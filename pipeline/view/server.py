@@ -25,7 +25,7 @@ from starlette.staticfiles import StaticFiles
 
 from pipeline.dataset.annotation_dataset import open_dataset, read_reviews
 from pipeline.dataset.dataset_schema import VERDICTS
-from pipeline.dataset.image_query import MEASURES, Query, count_hits, find_hits, histogram
+from pipeline.dataset.image_query import Query, count_hits, find_hits, histogram
 from pipeline.dataset.image_rows import Rows, card
 from pipeline.dataset.phrase_index import Index, fold
 from pipeline.dataset.pictures import Pictures
@@ -70,6 +70,7 @@ class Viewer:
             threads=config.threads,
         )
         self.attention = Attention(config, self.pictures)
+        self.signals = self.dataset.signals()
         self.problem: str | None = None
         self.caveat: str | None = None
         #: Part of the pictures' URLs, so that no browser shows those of an earlier run from its cache.
@@ -193,7 +194,7 @@ def _state(viewer: Viewer, _: Request) -> Response:
     query = viewer.index.query
     statuses = dict(query("select status, count(*) from images group by 1"))
     shards = query(f"select distinct shard from images order by 1 limit {_SHARDS_LISTED}")
-    *masks, agreed = query("select count(*), count(*) filter (has_target), count(agreement) from masks")[0]
+    masks = query("select count(*), count(*) filter (has_target) from masks")[0]
     return JSONResponse(
         {
             "dataset": viewer.dataset.url,
@@ -205,7 +206,7 @@ def _state(viewer: Viewer, _: Request) -> Response:
             "masks": {"all": masks[0], "with_target": masks[1]},
             "verdicts": viewer.reviews.counts(),
             "shards": [shard for (shard,) in shards],
-            "measures": [name for name in MEASURES if agreed or name != "agreement"],
+            "measures": [*viewer.signals, "area", "area_fraction"],
             "verdict_names": list(VERDICTS),
             "attention": viewer.attention.available,
         }

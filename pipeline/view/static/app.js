@@ -8,7 +8,7 @@ import { setColours } from "./overlay.js";
 
 const PAGE = 48;
 const STYLES = ["both", "outline", "none"];
-const view = { unit: "images", sort: "order", style: setting("style", "both"), run: "", attention: false };
+const view = { unit: "images", sort: "order", style: setting("style", "both"), run: "", attention: false, signals: [] };
 const page = { cards: [], offset: 0, total: 0 };
 let at = -1; // index in page.cards of the card in the dialog, -1 if it came by its address
 let request = null;
@@ -17,6 +17,7 @@ async function loadState() {
   const state = await get("state");
   view.run = state.run;
   view.attention = state.attention;
+  view.signals = state.measures.filter((name) => !name.startsWith("area"));
   setColours(state.colours);
   byId("dataset").textContent = `${state.dataset} · ${summary(state)}`;
   byId("dataset").title = byId("dataset").textContent;

@@ -200,12 +200,10 @@ function noteOf(review) {
 }
 
 function signals(annotation, fault) {
-  const names = ["score", "predicted_iou", "stability", "box_agreement", "clip_score"];
-  if ("agreement" in annotation) names.push("agreement");
-  const entries = names.map((name) => {
+  const entries = view.signals.filter((name) => name in annotation).map((name) => {
     const value = annotation[name];
     const meter = make("meter", { min: 0, max: 1, value: value ?? 0, "aria-hidden": "true" });
-    return make("div", {}, make("dt", {}, LABELS[name]), meter, make("dd", {}, show(name, value)));
+    return make("div", {}, make("dt", {}, LABELS[name] ?? name), meter, make("dd", {}, show(name, value)));
   });
   const plain = {
     area: `${show("area", annotation.area)}, ${show("area_fraction", valueOf(card, annotation, "area_fraction"))}`,

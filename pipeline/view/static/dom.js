@@ -16,7 +16,7 @@ export function make(tag, attributes = {}, ...children) {
 
 export const LABELS = {
   score: "score", predicted_iou: "predicted IoU", stability: "stability", box_agreement: "box agreement",
-  clip_score: "CLIP score", agreement: "agreement of models", area: "area", area_fraction: "share of image", order: "dataset order", random: "random",
+  clip_score: "CLIP score", agreement: "agreement of models", p_correct: "P(correct)", p_correct_75: "P(IoU ≥ 0.75)", area: "area", area_fraction: "share of image", order: "dataset order", random: "random",
   accept: "accepted", reject: "rejected", flag: "flagged",
 };
 
