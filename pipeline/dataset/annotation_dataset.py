@@ -290,15 +290,15 @@ def open_dataset(
 
     with ThreadPoolExecutor(min(workers, len(listed))) as pool:
         found = list(pool.map(footer, listed))
-    for added, command in WRITERS.items():
-        first = {added in kind: dataset.locate(file.path) for file, kind in reversed(found)}
+    for name, command in WRITERS.items():
+        first = {name in kind: dataset.locate(file.path) for file, kind in reversed(found)}
         if len(first) > 1:
             raise DataError(
                 f"{output}: {first[True]} was written by `sspsam {command}`, {first[False]} was not."
                 " Keep the two in separate folders."
             )
     kind = found[0][1]
-    added = tuple(name for name in ADDED_SIGNALS if name in kind)
+    added = tuple(signal for signal in ADDED_SIGNALS if signal in kind)
     return replace(dataset, files=tuple(file for file, _ in found), curated="split" in kind, added=added)
 
 
