@@ -29,6 +29,7 @@ from sspsam.language.tokenizer import Tokenizer
 from sspsam.model_config import PRESETS, SSPSAMConfig
 from sspsam.storage.hub import CHECKPOINTS, HubModel, fetch_model
 from sspsam.storage.local_copies import fetch, file_sha256, verify_sha256
+from sspsam.storage.local_paths import located
 
 CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE = "config.json", "model.safetensors", "tokenizer.txt.gz"
 RANDOM_PREFIX = "random:"
@@ -43,6 +44,11 @@ def bundled_models() -> list[str]:
 def default_model() -> str:
     """The bundled model, or a random one of its shape where none is bundled."""
     return "tiny" if "tiny" in bundled_models() else f"{RANDOM_PREFIX}tiny"
+
+
+def located_model(source: str, home: str = "") -> str:
+    """A source that holds from any folder: `located`, but for bundled names."""
+    return source if source in bundled_models() else located(source, home)
 
 
 @dataclass(frozen=True)

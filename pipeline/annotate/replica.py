@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
@@ -52,8 +51,8 @@ class LoadSegmenter:
 
     `sha256`: what the weights file must have; `threads`: torch's, on a CPU; `vocabulary`: phrases asked of
     every image, whose text features are all kept; `square_masks`, `max_pixels`, `decode`: of SegmenterConfig;
-    `home`: the folder that a relative `model` is of where the replica's own folder, a submitted job's copy
-    say, has none; `options`: of a model that is not SSP-SAM (`sspsam.open_models`).
+    `home`: the folder that a relative `model` is of, unless the replica's node has none there; `options`: of
+    a model that is not SSP-SAM (`sspsam.open_models`).
     """
 
     model: str
@@ -71,6 +70,7 @@ class LoadSegmenter:
         import torch
 
         from sspsam import SSPSAM
+        from sspsam.checkpoint import located_model
         from sspsam.inference.results import SegmenterConfig
         from sspsam.inference.segmenter import Segmenter
         from sspsam.open_models.named import is_open_model, named_model
@@ -81,8 +81,7 @@ class LoadSegmenter:
         usual = dataclasses.replace(usual, max_pixels=self.max_pixels or usual.max_pixels)
         if is_open_model(self.model):
             return named_model(self.model, self.options, self.home).load(self.device, usual, self.sha256)
-        at_home = Path(self.home) / self.model
-        model = str(at_home) if at_home.exists() and not Path(self.model).exists() else self.model
+        model = located_model(self.model, self.home)
         loaded = SSPSAM.from_pretrained(model, device=self.device, sha256=self.sha256)
         kept = max(usual.cached_phrases, self.vocabulary)
         return Segmenter(

@@ -28,6 +28,7 @@ from pipeline.dataset.segmentations import segmentation_problem
 from pipeline.sources.flags import check_settings
 from sspsam.errors import ConfigError, DataError
 from sspsam.schema import ANNOTATION_SCHEMA
+from sspsam.storage.local_paths import absolute
 
 MANIFEST = "_import.json"
 
@@ -98,17 +99,12 @@ def import_coco(
         "version": 1,
         "source": str(source),
         "format": "coco",
-        "images_at": _whole(config.images),
+        "images_at": config.images and absolute(config.images),
         **{name: counts[name] for name in ("images", "instances", "instances_skipped", "phrases")},
         "seconds": round(time.monotonic() - started, 3),
     }
     output.finish(manifest)
     return {"complete": True, **manifest}
-
-
-def _whole(images: str | None) -> str | None:
-    """The folder of the images as any process finds it."""
-    return images if images is None or "://" in images else str(Path(images).absolute())
 
 
 def _items(source: str, name: str, options: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -169,7 +165,7 @@ def _reference(one: Mapping[str, Any], name: str, config: ImportConfig, source: 
     if "://" in name:
         return {"url": name, "member": None}
     if config.images is not None:
-        return {"url": str(_whole(config.images)).rstrip("/"), "member": name}
+        return {"url": absolute(config.images).rstrip("/"), "member": name}
     if one.get("coco_url"):
         return {"url": str(one["coco_url"]), "member": None}
     raise ConfigError(f"--images: give the folder that the file names of {source} ({name}) are relative to")

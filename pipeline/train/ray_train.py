@@ -20,15 +20,16 @@ import fsspec
 from torch import nn
 
 from pipeline.annotate.cluster import connect, total_resources
-from sspsam.checkpoint import load_config
+from sspsam.checkpoint import load_config, located_model
 from sspsam.errors import CheckpointError, ConfigError, DataError, DivergedError, SSPSAMError
 from sspsam.model_config import SSPSAMConfig
+from sspsam.storage.local_paths import absolute
 from sspsam.storage.storage_options import options_for
 from sspsam.training.loop import train
 from sspsam.training.process import Process
 from sspsam.training.recipes import FINISHED, fingerprint, require_finished, start_model
 from sspsam.training.train_config import TrainConfig
-from sspsam.training.training_data import Data, RecordData, settle
+from sspsam.training.training_data import Data, settle
 
 if TYPE_CHECKING:
     import ray.train
@@ -128,14 +129,11 @@ def train_stages(
     local = connect()
     try:
         use_gpu, resources = _resources(workers)
-        root = output if "://" in output else str(Path(output).absolute())
+        root = absolute(output)
         storage = Storage(root, dict(storage_options or {}))
         fs, base = storage.place
         source_options = None
-        if source and Path(source).exists():
-            source = str(Path(source).absolute())  # workers may run in another folder
-        if isinstance(data, RecordData):
-            data = data.absolute()
+        source, data = source and located_model(source), data.absolute()
         measures: dict[str, float] = {}
         for number, config in enumerate(stages, start=1):
             name = f"{number}-{config.stage}"
@@ -145,8 +143,8 @@ def train_stages(
             if fs.exists(finished):
                 require_finished(fs.cat_file(finished).decode(), run, f"{root}/{name}")
             else:
-                if isinstance(data, RecordData):  # reported here, at once, not by workers that are restarted
-                    data.sources(config, _model_config(preset, source, source_options))
+                # Reported here, at once, not by workers that are restarted.
+                data.check(config, _model_config(preset, source, source_options))
                 threads = workers.threads or max(1, int(workers.cpus_per_worker))
                 fatal = f"{base}/{name}-{_FATAL}"
                 spec = StageSpec(config, data, preset, source, threads, source_options, storage, fatal)

@@ -9,13 +9,14 @@ from typing import Any
 
 from sspsam.data.annotations import read_annotations
 from sspsam.data.authors_annotations import read_authors
-from sspsam.data.benchmark_files import absolute, listing, parent
+from sspsam.data.benchmark_files import listing, parent
 from sspsam.data.data_config import DataConfig
 from sspsam.data.generated_scenes import read_scenes
 from sspsam.data.phrasecut import read_phrasecut
 from sspsam.data.records import ImageRef, Record, Segmentation, group_by_image
 from sspsam.data.refer import read_grefcoco, read_refer
 from sspsam.errors import ConfigError, DataError
+from sspsam.storage.local_paths import absolute
 
 #: format -> reader. `--format` of evaluate and train takes these names.
 FORMATS: dict[str, Callable[[DataConfig], Iterator[Record]]] = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import posixpath
 from collections.abc import Iterator
 from typing import Any
@@ -22,11 +21,6 @@ COCO_IMAGES = (
 def join(folder: str, *names: str) -> str:
     """Path or URL of something in a folder given as path or URL."""
     return posixpath.join(folder.rstrip("/") or "/", *names)
-
-
-def absolute(path: str) -> str:
-    """A local path from the root on, because workers may run in another folder; a URL as it is."""
-    return path if "://" in path else os.path.abspath(path)  # noqa: PTH100 (which keeps symbolic links)
 
 
 def parent(path: str) -> str:

@@ -6,6 +6,7 @@ and opens without parsing the benchmark again.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -43,6 +44,16 @@ RECORD_SCHEMA: Final = pa.schema(
     ],
     metadata={"sspsam.records": "1"},
 )
+
+
+def records_digest(records: Iterable[Record]) -> str:
+    """What tells the records of two readings apart: how many, and a digest of all but where images lie."""
+    digest, count = hashlib.blake2b(digest_size=8), 0
+    for count, one in enumerate(records, start=1):  # noqa: B007
+        image = one.image.url.rsplit("/", 1)[-1], one.image.member
+        told = (one.key, image, one.phrase, one.split, one.has_target, one.box, one.segmentation)
+        digest.update(repr(told).encode())
+    return f"{count:,}, {digest.hexdigest()}"
 
 
 def image_keys(groups: Iterable[list[Record]]) -> list[str]:

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from sspsam.errors import DataError
+from sspsam.storage.local_paths import absolute
 
 _MOVE = re.compile(r"(.+?)=((?:/|\.{1,2}/|[A-Za-z][A-Za-z0-9+.-]*://).*)")
 _WEB = ("http", "https")
@@ -39,8 +40,8 @@ class ImagePlaces:
     def of(cls, roots: Sequence[str], base: str | None, recorded: Iterable[str]) -> ImagePlaces:
         """Places as `--image-root` has them: PATH, where INPUT is now or what may be read too, or FROM=TO."""
         moves = [match.groups() for match in map(_MOVE.fullmatch, roots) if match]
-        paths = [_whole(root) for root in roots if not _MOVE.fullmatch(root)]
-        moved = [(old.rstrip("/"), _whole(new).rstrip("/")) for old, new in moves]
+        paths = [absolute(root) for root in roots if not _MOVE.fullmatch(root)]
+        moved = [(old.rstrip("/"), absolute(new).rstrip("/")) for old, new in moves]
         named = (*paths, *(new for _, new in moved))
         if paths and base:
             moved.append((base.rstrip("/"), paths[0].rstrip("/")))
@@ -69,7 +70,7 @@ class ImagePlaces:
         return replace(
             found,
             moved=(*found.moved, *((pair[0], pair[1]) for pair in kept if len(pair) == 2)),
-            recorded=found.recorded | {_normal(_whole(dataset))},
+            recorded=found.recorded | {_normal(absolute(dataset))},
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -119,8 +120,10 @@ def is_archive(ref: Mapping[str, Any]) -> bool:
     return ref.get("member") is None or ref.get("offset") is not None or ending
 
 
-def _whole(root: str) -> str:
-    return root if "://" in root else os.path.abspath(os.path.expanduser(root))  # noqa: PTH100, PTH111
+def absolute_root(root: str) -> str:
+    """A value of `--image-root` that holds from any folder."""
+    match = _MOVE.fullmatch(root)
+    return f"{match[1]}={absolute(match[2])}" if match else absolute(root)
 
 
 def _normal(url: str) -> str:

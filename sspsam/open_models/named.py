@@ -17,6 +17,7 @@ from sspsam.errors import ChecksumError, ConfigError
 from sspsam.inference.results import SegmenterConfig
 from sspsam.open_models.open_segmenter import OpenSegmenter
 from sspsam.open_models.protocol import ModelFactory, PhraseSegmenter
+from sspsam.storage.local_paths import located
 
 #: Prefix of --model -> (factory, what follows the prefix).
 BUILT_IN: Final = {
@@ -96,13 +97,13 @@ class NamedModel:
         return segmenter
 
 
-def named_model(name: str, options: Mapping[str, Any] | None = None, home: str = ".") -> NamedModel:
+def named_model(name: str, options: Mapping[str, Any] | None = None, home: str = "") -> NamedModel:
     """The open model that a value of `--model` means. Nothing is loaded or fetched.
 
     Args:
         name: one for which `is_open_model` is true.
         options: of `--model-options`.
-        home: the folder that relative folders in `name` are of where this process's own has none.
+        home: the folder that relative folders in `name` are of; this process's own if left out.
 
     Raises:
         ConfigError: naming the flag: no such factory, or options that it does not take.
@@ -122,7 +123,7 @@ def named_model(name: str, options: Mapping[str, Any] | None = None, home: str =
     except TypeError as error:
         raise ConfigError(f"--model-options {json.dumps(options)} for --model {name}: {error}") from error
     _check_limits(name, getattr(factory, "LIMITS", {}), options)
-    return NamedModel(name, factory, tuple(_at_home(one, home) for one in sources), options)
+    return NamedModel(name, factory, tuple(located(one, home) for one in sources), options)
 
 
 def _check_limits(name: str, limits: Mapping[str, tuple[float, float]], options: Mapping[str, Any]) -> None:
@@ -134,11 +135,6 @@ def _check_limits(name: str, limits: Mapping[str, tuple[float, float]], options:
             raise ConfigError(
                 f'--model-options "{option}" of {name} is {value!r}: give a number from {least:g} to {most:g}'
             )
-
-
-def _at_home(source: str, home: str) -> str:
-    there = Path(home) / source
-    return str(there) if there.is_dir() and not Path(source).is_dir() else source
 
 
 def _imported(path: str, name: str) -> Any:

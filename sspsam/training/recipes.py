@@ -11,6 +11,8 @@ from typing import Any, Final
 
 import torch
 
+from sspsam import checkpoint
+from sspsam.checkpoint import located_model
 from sspsam.model_config import SSPSAMConfig
 from sspsam.modeling.model import SSPSAM
 from sspsam.training.initialise import smooth_positions
@@ -181,7 +183,9 @@ def fingerprint(config: TrainConfig, data: Data, preset: str, source: str | None
     Args:
         source: model that the run starts from; None for a stage that starts from the one before.
     """
-    start = {"from": source} if source else {"preset": preset}
+    start = {"preset": preset}
+    if source:
+        start = {"from": located_model(source), "from_sha256": checkpoint.fingerprint(source)}
     return config.decisive() | start | data.describe()
 
 
@@ -191,7 +195,11 @@ def require_finished(told: str, run: dict[str, Any], where: str) -> None:
     told: the content of its file `finished`; empty if an earlier version wrote it.
     """
     if told:
-        require_same(json.loads(told), json.loads(json.dumps(run)), where)
+        # A setting that an earlier version did not know did what today's default does.
+        theirs = TrainConfig().decisive() | json.loads(told)
+        if "from" in theirs:  # relative in earlier versions
+            theirs["from"] = located_model(theirs["from"])
+        require_same(theirs, json.loads(json.dumps(run)), where)
 
 
 def start_model(config: TrainConfig, preset: str, source: str | None, device: str) -> SSPSAM:

@@ -74,15 +74,15 @@ def load_state(state: TrainState, config: TrainConfig, path: Path) -> None:
 def require_same(theirs: dict[str, Any] | None, ours: dict[str, Any], where: str) -> None:
     """Raise CheckpointError if the run at `where` has other settings or data than `ours`.
 
-    theirs: None or empty where an earlier version wrote no description.
+    theirs: None or empty where an earlier version wrote no description. What it does not name was unknown to
+        the version that wrote it, and is not compared.
     """
     if not theirs or not ours:
         return
-    names = sorted({*theirs, *ours})
     differing = [
-        f"{name}: {theirs.get(name)!r} there, {ours.get(name)!r} here"
-        for name in names
-        if theirs.get(name) != ours.get(name)
+        f"{name}: {told!r} there, {ours.get(name)!r} here"
+        for name, told in sorted(theirs.items())
+        if told != ours.get(name)
     ]
     if differing:
         raise CheckpointError(

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from pathlib import Path
+from random import Random
 from typing import Any, Final
 
+import numpy as np
+import torch
+
 from sspsam.data import DataConfig, Record, read_records
+from sspsam.data.record_index import records_digest
 from sspsam.errors import ConfigError, DataError
+from sspsam.images.image_places import absolute_root
 from sspsam.model_config import SSPSAMConfig
 from sspsam.scenes.render import SceneConfig
+from sspsam.storage.local_paths import absolute, located
 from sspsam.training.process import Source
 from sspsam.training.record_batches import RecordOptions, RecordSource
 from sspsam.training.scene_batches import SceneSource
@@ -47,10 +55,7 @@ class SceneData:
         Raises:
             ConfigError: the settings need data of another kind.
         """
-        if config.cache_features and not config.pool:
-            raise ConfigError("--cache-features needs --pool: new scenes have nothing to reuse")
-        if config.epochs:
-            raise ConfigError("--epochs: scenes never end; give --steps, or --data")
+        self.check(config, model)
         # A seed of its own keeps each process's scenes apart from the others'.
         seed = config.seed + 1009 * rank
         pool = Path(self.folder) / f"pool-{rank}" if rank else Path(self.folder) / "pool"
@@ -58,6 +63,17 @@ class SceneData:
         shares = _TAUGHT if config.stage in PROMPT_STAGES else None
         training = SceneSource(model, scenes, seed, config.pool, pool, shares)
         return training, SceneSource(model, scenes, VALIDATION_SEED)
+
+    def check(self, config: TrainConfig, model: SSPSAMConfig) -> None:
+        """Raise ConfigError if the settings need data of another kind."""
+        if config.cache_features and not config.pool:
+            raise ConfigError("--cache-features needs --pool: new scenes have nothing to reuse")
+        if config.epochs:
+            raise ConfigError("--epochs: scenes never end; give --steps, or --data")
+
+    def absolute(self) -> SceneData:
+        """The same data with a folder that holds from any other."""
+        return SceneData(absolute(self.folder))
 
     def describe(self) -> dict[str, Any]:
         """What decides which batches there are, by the names of the flags."""
@@ -82,8 +98,13 @@ class RecordData:
 
     def absolute(self) -> RecordData:
         """The same data with local paths that hold from any folder: workers run in one of their own."""
-        data = replace(self.data, dataset=_absolute(self.data.dataset), images=_absolute(self.data.images))
-        return replace(self, data=data, features=_absolute(self.features))
+        data = replace(
+            self.data,
+            dataset=located(self.data.dataset),
+            images=self.data.images and absolute(self.data.images),
+            image_root=tuple(absolute_root(root) for root in self.data.image_root),
+        )
+        return replace(self, data=data, features=self.features and absolute(self.features))
 
     def describe(self) -> dict[str, Any]:
         """What decides which batches there are, by the names of the flags."""
@@ -98,7 +119,23 @@ class RecordData:
             "limit": data.limit,
             "flip": self.options.flip,
             "translate": self.options.translate,
+            "training_records": records_digest(self._kept[0]),
+            "validation_records": records_digest(self._kept[1]),
         }
+
+    def check(self, config: TrainConfig, model: SSPSAMConfig) -> None:
+        """Raise what `sources` raises, and DataError if images cannot be read, fifty in a row."""
+        for source in self.sources(config, model):
+            source.make(np.zeros(1, np.int64), config.phrases, Random(0), torch.device("cpu"))
+
+    @cached_property
+    def _kept(self) -> tuple[list[Record], list[Record]]:
+        """`records`, read once a process."""
+        return self.records()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the records: a worker reads them where it is."""
+        return {one.name: getattr(self, one.name) for one in fields(self)}
 
     def records(self) -> tuple[list[Record], list[Record]]:
         """Training and validation records.
@@ -128,7 +165,7 @@ class RecordData:
             raise ConfigError(f"--stage {config.stage} is trained on scenes, not on --data")
         if self.features is not None and config.trains_vision:
             raise ConfigError("--vision-rate: --features holds CLIP's tokens: its tower cannot train")
-        training, unseen = self.records()
+        training, unseen = self._kept
         options = replace(
             self.options,
             seed=config.seed,
@@ -151,11 +188,6 @@ class RecordData:
 
 
 Data = SceneData | RecordData
-
-
-def _absolute(place: str | None) -> Any:
-    """A local path from the root; URLs, and names that are no file here, as they are."""
-    return str(Path(place).absolute()) if place and "://" not in place and Path(place).exists() else place
 
 
 def settle(config: TrainConfig, training: Source, validation: Source) -> TrainConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from sspsam.training.feature_store import FeatureStore
 from sspsam.training.record_batches import RecordOptions
 from sspsam.training.stages import masks
 from sspsam.training.train_config import TrainConfig
-from sspsam.training.training_data import RecordData
+from sspsam.training.training_data import RecordData, SceneData
 from tests.pipeline.annotation_fixture import make_dataset
 from tests.sspsam.data.benchmarks import MadeBenchmarks, make_benchmarks
 
@@ -62,6 +63,24 @@ def test_the_same_output_is_not_taken_for_another_run(
     monkeypatch.chdir(made.grefcoco.parent)
     assert main([str(output), "--data", made.grefcoco.name, *start]) == 0  # the same, from elsewhere
     assert "finished before" in capsys.readouterr().out
+    # So is a start named from elsewhere, and a run that a version finished which told less of itself.
+    monkeypatch.chdir(tiny_model_dir.parent)
+    finished = output / "1-masks" / "finished"
+    told = json.loads(finished.read_text())
+    later = ("from_sha256", "training_records", "validation_records", "vision_rate")
+    kept = {name: value for name, value in told.items() if name not in later}
+    finished.write_text(json.dumps(kept | {"from": tiny_model_dir.name}))
+    again = ["--from", tiny_model_dir.name, *start[2:]]
+    assert main([str(output), "--data", str(made.grefcoco), *again]) == 0, capsys.readouterr().err
+    assert "finished before" in capsys.readouterr().out
+    finished.write_text(json.dumps(told))
+    # The same flags, and other phrases in the same file.
+    refs = made.grefcoco / "grefs(unc).json"
+    before = refs.read_text()
+    refs.write_text(before.replace('"sent": "', '"sent": "that '))
+    assert main([str(output), "--data", str(made.grefcoco), *start]) == 2
+    assert "training_records: " in capsys.readouterr().err
+    refs.write_text(before)
     for changed, said in (
         (["--data", str(made.refer)], "data: "),
         (["--data", str(made.grefcoco), "--flip", "0"], "flip: 0.5 there, 0.0 here"),
@@ -76,6 +95,21 @@ def test_the_same_output_is_not_taken_for_another_run(
     assert main([str(tmp_path / "diverged"), *diverged]) == 1
     assert "--learning-rate" in capsys.readouterr().err
     assert not (tmp_path / "diverged" / "model").exists()
+
+
+def test_workers_in_another_folder_find_every_path(tmp_path: Path, monkeypatch):
+    """Every flag of the data that takes a path; fixed roots and URLs stay as they are."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "curated" / "annotations").mkdir(parents=True)
+    roots = ("pictures", "s3://old/in=./new", "s3://bucket/in")
+    config = DataConfig("curated", "annotations", images="images", image_root=roots)
+    whole = RecordData(config, features="cache").absolute()
+    home = str(tmp_path)
+    assert whole.data.dataset == f"{home}/curated"
+    assert whole.data.images == f"{home}/images"
+    assert whole.features == f"{home}/cache"
+    assert whole.data.image_root == (f"{home}/pictures", f"s3://old/in={home}/new", "s3://bucket/in")
+    assert SceneData("run").absolute() == SceneData(f"{home}/run")
 
 
 def test_misuse_is_told(made: MadeBenchmarks, tiny_model_dir: Path, tmp_path: Path, capsys):
