@@ -119,7 +119,8 @@ def train(
     """
     chosen = given(stage)
     if options.recipe is None:
-        stages: tuple[TrainConfig, ...] = (TrainConfig(**chosen),)
+        by_need = {"absent_share": None} if labelled.data else {}
+        stages: tuple[TrainConfig, ...] = (TrainConfig(**(by_need | chosen)),)
     elif options.recipe in RECIPES:
         stages = tuple(replace(one, **chosen) for one in RECIPES[options.recipe])
     else:

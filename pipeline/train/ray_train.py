@@ -191,7 +191,8 @@ def _train(spec: StageSpec) -> None:
         torch.set_num_threads(spec.threads)
     model = _start(spec, str(device))
     training, validation = spec.data.sources(spec.config, model.config, rank, world)
-    config = settle(spec.config, training, validation)
+    say = partial(print, flush=True) if rank == 0 else lambda line: None
+    config = settle(spec.config, training, validation, say)
     distributed = partial(
         nn.parallel.DistributedDataParallel,
         device_ids=[device] if device.type == "cuda" else None,
@@ -214,7 +215,7 @@ def _train(spec: StageSpec) -> None:
             folder,
             data=spec.data.describe(),
             process=process,
-            say=partial(print, flush=True) if rank == 0 else lambda line: None,
+            say=say,
         )
         final = ray.train.Checkpoint.from_directory(folder) if rank == 0 else None
         ray.train.report({"step": config.steps, **measures}, checkpoint=final)

@@ -112,6 +112,7 @@ RECIPES: Final = {
             epochs=10,
             warmup_epochs=1,
             phrases=4,
+            absent_share=None,
             decoder_frozen=0.1,
             ema_decay=0.998,
             clip_norm=1.0,
@@ -156,7 +157,7 @@ def run_stages(
             continue
         model = start_model(config, preset, source, device)
         training, validation = data.sources(config, model.config)
-        config = settle(config, training, validation)  # noqa: PLW2901
+        config = settle(config, training, validation, say)  # noqa: PLW2901
         measures = train(
             model,
             config,

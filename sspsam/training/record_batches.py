@@ -24,6 +24,7 @@ from sspsam.images.geometry import Geometry, xywh_to_xyxy
 from sspsam.images.load_image import load_image
 from sspsam.images.preprocess import clip_square, sam_square
 from sspsam.model_config import SSPSAMConfig
+from sspsam.training.absent import AbsentPhrases, share_without_target
 from sspsam.training.augment import can_mirror, mirror_box, swap_left_right
 from sspsam.training.scene_batches import Batch, ScenePool, epoch_slice
 
@@ -45,6 +46,8 @@ class RecordOptions:
     seed: int = 0
     flip: float = 0.0  # chance of mirroring a picture and left and right in its phrases, where they can be
     translate: bool = False  # place the picture anywhere in CLIP's square, as the authors train
+    absent_share: float = 0.0  # of the phrases shown without a target, filled up with other images' phrases
+    absent_near: float = 0.5  # share of near ones among those
     boxes_only: bool = False  # masks are not needed: stage "boxes"
     as_stored: bool = True  # masks belong to the pixels as stored, EXIF orientation is ignored
     threads: int = 4  # that read and decode
@@ -75,7 +78,8 @@ class RecordSource:
 
     An epoch shows every referent (a ref, a task, an annotation) once, by one of its sentences, as the
     authors' loader does; an image with more than P of them comes several times. An image that cannot
-    be read is left out for the next one, and named in `unreadable`.
+    be read is left out for the next one, and named in `unreadable`. If `options.absent_share` exceeds the
+    share of records without a target, phrases of other images that mean nothing in the image are added.
 
     Args:
         model: sizes of both towers' inputs.
@@ -83,6 +87,7 @@ class RecordSource:
         rank, world: this process and how many there are; each gets batches of its own.
         features: towers' outputs computed before. Pictures are then read only if `options.translate`
             moves them in CLIP's square, and SAM never sees them.
+        others: records whose phrases are drawn as absent ones, those to train on if left out.
 
     Raises:
         DataError: there is nothing to train on.
@@ -100,6 +105,7 @@ class RecordSource:
         rank: int = 0,
         world: int = 1,
         features: Features | None = None,
+        others: Sequence[Record] | None = None,
     ) -> None:
         self.model, self.options, self.features = model, options, features
         self.rank, self.world = rank, world
@@ -112,6 +118,11 @@ class RecordSource:
             raise DataError("no record to train on: stage masks needs masks, boxes alone do not do")
         self.keys = [named[group[0].image] for group in self.images]
         self.referents = [_referents(group) for group in self.images]
+        self.absent: AbsentPhrases | None = None
+        self.own_share = share_without_target(usable)
+        if options.absent_share > self.own_share:
+            drawn = usable if others is None else others
+            self.absent = AbsentPhrases(self.images, drawn, options.absent_near)
         self.unreadable: dict[str, str] = {}
         self._units: dict[int, list[tuple[int, int]]] = {}
         self._threads = ThreadPoolExecutor(options.threads, thread_name_prefix="records")
@@ -167,6 +178,7 @@ class RecordSource:
             chosen = [random.choice(sentences) for sentences in order[part * phrases : (part + 1) * phrases]]
             chance = Random(f"{self.options.seed}/{epoch}/{number}/flip").random()
             mirrored = chance < self.options.flip and all(can_mirror(r.phrase) for r in chosen)
+            chosen += self._absent(chosen, image, Random(f"{self.options.seed}/{epoch}/{number}/absent"))
             try:
                 return self._prepare(number, image, chosen, mirrored, random)
             except SSPSAMError as error:
@@ -175,6 +187,17 @@ class RecordSource:
             f"{_MOST_UNREADABLE} images in a row cannot be read, the last: "
             f"{list(self.unreadable.values())[-1]}"
         )
+
+    def _absent(self, shown: Sequence[Record], image: int, random: Random) -> list[Record]:
+        """Phrases of other images for an image of which `shown` are shown."""
+        if self.absent is None:
+            return []
+        share = self.options.absent_share
+        count = int(len(shown) * (share - self.own_share) / (1 - share) + random.random())
+        return [
+            Record("absent", shown[0].image, phrase, shown[0].split, has_target=False)
+            for phrase in self.absent.draw(image, count, random)
+        ]
 
     def _prepare(
         self, unit: int, image: int, records: Sequence[Record], mirrored: bool, random: Random

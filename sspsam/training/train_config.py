@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from sspsam.errors import ConfigError
+from sspsam.training.absent import FEW, SHARE
 
 #: Stage -> parameters that train, by prefix. Everything else is frozen.
 STAGES: Final[dict[str, tuple[str, ...]]] = {
@@ -38,6 +39,12 @@ class TrainConfig:
     warmup_epochs: int = _option(0, "warm-up in passes over --data; with --epochs, overrides --warmup")
     images: int = _option(16, "images per micro-batch and process")
     phrases: int = _option(6, "phrases per image (prompts in stage points)")
+    absent_share: float | None = _option(
+        0.0,
+        "with --data: share of phrases without a target, filled up with phrases of other images (default: "
+        f"{SHARE:g} where less than {FEW:g} of the data's own have none, else 0; published recipes: 0)",
+    )
+    absent_near: float = _option(0.5, "share of near misses among the phrases of other images")
     accumulate: int = _option(1, "micro-batches per step (gradient accumulation)")
     seed: int = _option(0, "random seed of weights, scenes and phrases")
     learning_rate: float = _option(1e-3, "peak learning rate")
@@ -82,6 +89,10 @@ class TrainConfig:
             raise ConfigError(f"--precision {self.precision!r}: float32 or bfloat16")
         if not 0 <= self.ema_decay < 1:
             raise ConfigError(f"--ema-decay must be in [0, 1), not {self.ema_decay}")
+        if self.absent_share is not None and not 0 <= self.absent_share < 1:
+            raise ConfigError(f"--absent-share must be in [0, 1), not {self.absent_share}")
+        if not 0 <= self.absent_near <= 1:
+            raise ConfigError(f"--absent-near must be in 0..1, not {self.absent_near}")
         if self.vision_rate < 0:
             raise ConfigError(f"--vision-rate must not be negative, not {self.vision_rate}")
         if self.cache_features and self.stage in ("align", "points"):

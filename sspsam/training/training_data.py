@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +20,7 @@ from sspsam.images.image_places import absolute_root
 from sspsam.model_config import SSPSAMConfig
 from sspsam.scenes.render import SceneConfig
 from sspsam.storage.local_paths import absolute, located
+from sspsam.training.absent import FEW, SHARE, share_without_target
 from sspsam.training.process import Source
 from sspsam.training.record_batches import RecordOptions, RecordSource
 from sspsam.training.scene_batches import SceneSource
@@ -169,14 +170,17 @@ class RecordData:
         options = replace(
             self.options,
             seed=config.seed,
+            absent_share=_absent_share(training) if config.absent_share is None else config.absent_share,
+            absent_near=config.absent_near,
             boxes_only=config.stage == "boxes",
             as_stored=self.data.as_stored,
             storage_options=dict(self.data.storage_options),
         )
-        still = replace(options, flip=0.0, translate=False)
+        # "Nothing there" is always measured, also where it is not trained.
+        still = replace(options, flip=0.0, translate=False, absent_share=_absent_share(unseen))
         return (
             RecordSource(model, training, options, rank=rank, world=world, features=self._features()),
-            RecordSource(model, unseen, still),
+            RecordSource(model, unseen, still, others=[*unseen, *training]),
         )
 
     def _features(self) -> Any:
@@ -190,8 +194,21 @@ class RecordData:
 Data = SceneData | RecordData
 
 
-def settle(config: TrainConfig, training: Source, validation: Source) -> TrainConfig:
-    """The stage's settings with epochs as steps, and no more validation units than there are."""
+def _absent_share(records: Sequence[Record]) -> float:
+    """The share of phrases without a target to fill up to, where nothing is asked."""
+    return SHARE if share_without_target(records) < FEW else 0.0
+
+
+def settle(
+    config: TrainConfig,
+    training: Source,
+    validation: Source,
+    say: Callable[[str], None] = lambda line: None,
+) -> TrainConfig:
+    """The stage's settings with epochs as steps, and no more validation units than there are.
+
+    say: told what is done about phrases without a target, a line each.
+    """
     if not isinstance(training, RecordSource):
         return config
     steps, warmup = config.steps, config.warmup
@@ -199,6 +216,18 @@ def settle(config: TrainConfig, training: Source, validation: Source) -> TrainCo
         each = training.steps_per_epoch(config.images, config.phrases, config.accumulate)
         steps, warmup = each * config.epochs, each * config.warmup_epochs
     assert isinstance(validation, RecordSource)
+    if training.options.absent_share > training.own_share:
+        say(
+            f"{training.own_share:.1%} of the phrases have no target: filled up to "
+            f"{training.options.absent_share:.0%} with phrases of other images (--absent-share)"
+        )
+    lost = {'"nothing there" may be forgotten': training, "N-acc is not measured": validation}
+    for what, source in lost.items():
+        if source.absent is not None and not source.absent.any() and not source.own_share:
+            say(
+                f"{what}: no phrase is without a target, and no other image has one that surely means "
+                "nothing here; bring some in: import with neg_category_ids, curate --keep-no-target"
+            )
     units = len(validation.units(config.phrases))
     return replace(
         config,

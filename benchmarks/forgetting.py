@@ -1,0 +1,168 @@
+"""Does fine-tuning forget "nothing there"? From the bundled model on scenes of an unseen style, end to end.
+
+    python -m benchmarks.forgetting [--device cuda] [--threads 2] [--share 0.25] [--near 0.5]
+
+Draws scenes of the style `twemoji` with their true masks and without their absent phrases as an annotation
+dataset, trains on it with the recipe `finetune` in this process (no Ray), and scores the model before and
+after on other scenes of the style, and on held-out ones of the styles it knows. IoU over the phrases with a
+target; N-acc over those without. `--set NAME=VALUE` changes any other setting of the recipe.
+
+Takes about a quarter of an hour on two cores. Needs what the package itself needs; no Ray, no spaCy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from sspsam import SSPSAM, Segmenter
+from sspsam.data import DataConfig
+from sspsam.scenes import scenes
+from sspsam.scenes.scene import Scene
+from sspsam.schema import ANNOTATION_SCHEMA
+from sspsam.training.recipes import RECIPES, run_stages
+from sspsam.training.record_batches import RecordOptions
+from sspsam.training.training_data import RecordData
+
+_STYLE = "heldout-style"
+_ROWS = 50  # of a file
+
+
+def write_dataset(folder: Path, start: int, count: int, absent: bool) -> None:
+    """Scenes of the style as an annotation dataset with embedded images."""
+    (folder / "annotations").mkdir(parents=True)
+    schema = ANNOTATION_SCHEMA
+    if "image" not in schema.names:
+        schema = schema.append(pa.field("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])))
+    drawn = scenes(_STYLE, start, count)
+    number = 0
+    while rows := [_row(scene, absent) for scene in islice(drawn, _ROWS)]:
+        for row in rows:
+            row["index"], number = number, number + 1
+        name = folder / "annotations" / f"{number:06d}.parquet"
+        pq.write_table(pa.Table.from_pylist(rows, schema=schema), name)
+    (folder / "_import.json").write_text(json.dumps({"version": 1, "complete": True, "format": "scenes"}))
+
+
+def _row(scene: Scene, absent: bool) -> dict[str, Any]:
+    picture = io.BytesIO()
+    Image.fromarray(scene.image).save(picture, "PNG")
+    height, width = scene.labels.shape
+    annotations = []
+    for phrase in scene.phrases:
+        rle = coco_mask.encode(np.asfortranarray(scene.mask(phrase), dtype=np.uint8))
+        if phrase.targets or absent:
+            annotations.append(
+                {
+                    "phrase": phrase.text,
+                    "has_target": bool(phrase.targets),
+                    "segmentation": {"size": [height, width], "counts": rle["counts"].decode("ascii")},
+                    "bbox": coco_mask.toBbox(rle).tolist(),
+                    "area": int(coco_mask.area(rle)),
+                }
+            )
+    return {
+        "key": scene.key,
+        "shard": "scenes",
+        "status": "ok",
+        "width": width,
+        "height": height,
+        "annotations": annotations,
+        "image": {"bytes": picture.getvalue(), "path": None},
+    }
+
+
+def score(model: SSPSAM, split: str, count: int) -> dict[str, float]:
+    """mIoU over phrases with a target, N-acc over those without, T-acc, of the first scenes of a split."""
+    segmenter = Segmenter(model.eval())
+    found: dict[str, list[float]] = {"mIoU": [], "N-acc": [], "T-acc": []}
+    for scene in scenes(split, 0, count):
+        phrases = [phrase.text for phrase in scene.phrases]
+        for phrase, mask in zip(scene.phrases, segmenter.segment([scene.image], [phrases])[0], strict=True):
+            if not phrase.targets:
+                found["N-acc"].append(float(not mask.has_target))
+                continue
+            drawn, true = mask.decode() & mask.has_target, scene.mask(phrase)
+            found["mIoU"].append(float((drawn & true).sum() / (drawn | true).sum()))
+            found["T-acc"].append(float(mask.has_target))
+    return {name: float(np.mean(values)) for name, values in found.items()}
+
+
+def _settings(words: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    for word in words:
+        name, _, value = word.partition("=")
+        yield name, json.loads(value)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--model", default="tiny")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--scenes", type=int, default=600, help="to train on")
+    parser.add_argument("--scored", type=int, default=150, help="scenes of each kind")
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--share", type=float, help="--absent-share of sspsam train")
+    parser.add_argument("--near", type=float, default=0.5, help="--absent-near of sspsam train")
+    parser.add_argument("--own-absent", action="store_true", help="keep the scenes' own absent phrases")
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="of the recipe")
+    parser.add_argument("--no-before", action="store_true", help="score only what was trained")
+    options = parser.parse_args(argv)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    splits = (_STYLE, "heldout")
+    (recipe,) = RECIPES["finetune"]
+    recipe = replace(recipe, epochs=options.epochs, absent_share=options.share, absent_near=options.near)
+    recipe = replace(recipe, **dict(_settings(options.set)))
+    load = partial(SSPSAM.from_pretrained, device=options.device)
+    before = {} if options.no_before else {s: score(load(options.model), s, options.scored) for s in splits}
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder) / "data"
+        write_dataset(data, options.scored, options.scenes, options.own_absent)
+        started = time.monotonic()
+        run_stages(
+            (recipe,),
+            Path(folder) / "run",
+            data=RecordData(
+                DataConfig(str(data), "annotations", split="all"),
+                options=RecordOptions(flip=0.5, translate=True),
+            ),
+            source=options.model,
+            device=options.device,
+            say=partial(print, flush=True),
+        )
+        seconds = time.monotonic() - started
+        trained = load(str(Path(folder) / "run" / "model"))
+    after = {split: score(trained, split, options.scored) for split in splits}
+    for name, found in (("before", before), ("after", after)):
+        for split, measures in found.items():
+            print(f"{name} {split}: " + ", ".join(f"{key} {value:.3f}" for key, value in measures.items()))
+    told = " ".join(options.set)
+    style = after[_STYLE]
+    print(
+        f"forgetting: share {options.share} near {options.near} {told}: twemoji mIoU {style['mIoU']:.3f} "
+        f"N-acc {style['N-acc']:.3f}, held-out mIoU {after['heldout']['mIoU']:.3f} "
+        f"N-acc {after['heldout']['N-acc']:.3f}, trained in {seconds / 60:.1f} min on {options.device}"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
