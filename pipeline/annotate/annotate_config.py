@@ -19,6 +19,8 @@ from sspsam.errors import ConfigError
 
 DECODE = ("exact", "reduced")
 FORMATS = ("auto", "tar", "parquet", "folder")
+#: As `chunk_size`: measured.
+AUTO: Literal["auto"] = "auto"
 
 
 def _option(default: Any, help_: str) -> Any:
@@ -165,7 +167,11 @@ class OutputConfig:
     """Where the dataset goes, and what happens to what is there."""
 
     output: str = _option("", "folder or URL of the annotation dataset")
-    chunk_size: int = _option(64, "samples a chunk: the unit of retry and the rows of a file")
+    chunk_size: int | Literal["auto"] = _option(
+        AUTO,
+        "samples a chunk, the unit of retry; auto: what a replica does in some seconds, measured before the "
+        "first run and kept in the manifest",
+    )
     embed_images: bool = _option(False, "copy the encoded images into the dataset")
     overwrite: bool = _option(False, "delete the annotations at OUTPUT and start anew")
     retry_errors: str | None = _option(
@@ -181,7 +187,11 @@ class OutputConfig:
 
     def __post_init__(self) -> None:
         _require(bool(self.output), "OUTPUT", "is empty: name a folder or URL")
-        _require(1 <= self.chunk_size <= 100_000, "--chunk-size", f"is {self.chunk_size}: 1 to 100,000")
+        _require(
+            self.chunk_size == AUTO or 1 <= int(self.chunk_size) <= 100_000,
+            "--chunk-size",
+            f"is {self.chunk_size}: 1 to 100,000, or auto",
+        )
         _require(
             not (self.overwrite and self.retry_errors),
             "--retry-errors",
@@ -285,6 +295,8 @@ def _coerce(name: str, value: Any) -> Any:
     kind = str(option_fields()[name].type)
     try:
         if value is None or (kind.startswith("bool") and isinstance(value, bool)):
+            return value
+        if name == "chunk_size" and value == AUTO:
             return value
         if name == "retry_errors" and isinstance(value, bool):
             return "any" if value else None

@@ -7,6 +7,8 @@ import os
 import signal
 import socket
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from sspsam.errors import SSPSAMError
@@ -60,6 +62,19 @@ def connect() -> bool:
         if isinstance(handler, logging.StreamHandler):
             handler.setLevel(logging.CRITICAL)  # the job says what failed; the log files keep everything
     return started
+
+
+@contextmanager
+def connected() -> Iterator[None]:
+    """Within the block Ray is there. It ends Ray if `connect` started it."""
+    import ray
+
+    local = connect()
+    try:
+        yield
+    finally:
+        if local:
+            ray.shutdown()
 
 
 def may_grow() -> bool:

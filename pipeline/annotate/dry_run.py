@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
 from pipeline.annotate.allocation import Allocation, allocate
-from pipeline.annotate.annotate_config import AnnotateConfig, flag
-from pipeline.annotate.cluster import alive_nodes, connect, may_grow
+from pipeline.annotate.annotate_config import AUTO, AnnotateConfig, flag
+from pipeline.annotate.cluster import alive_nodes, connected, may_grow
 from pipeline.annotate.manifest import Manifest
-from pipeline.annotate.prepare import Job, caution, fingerprint, prepare
+from pipeline.annotate.prepare import USUAL_CHUNK, Job, caution, fingerprint, prepare
+from pipeline.annotate.replica_speed import (
+    bytes_per_sample,
+    chunk_size_for,
+    count_rows,
+    first_chunk,
+    time_chunk,
+)
 from pipeline.annotate.run_summary import duration
-from pipeline.annotate.shard_reader import ShardTask, find_phrases, select_chunks
-from pipeline.sources import Chunk, Shard
-from pipeline.sources.storage import filesystem
-from sspsam.errors import DataError
+from pipeline.annotate.shard_reader import find_phrases
+from pipeline.sources import Shard
 
 _SHARDS_SHOWN = 10
-_THREADS = 16
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Estimate:
 
 
 def dry_run(config: AnnotateConfig) -> Estimate:
-    """List the input, annotate its first chunk twice in one replica, time the second time.
+    """List the input, time one replica on its first chunk.
 
     Raises:
         As `annotate`; DataError if the first chunk holds no image.
@@ -97,75 +97,35 @@ def dry_run(config: AnnotateConfig) -> Estimate:
     digest = fingerprint(job)  # a model that cannot be had is said here, not from within a task
     if warning := caution(job, Manifest.of(config, job.shards, digest).model):
         print(warning)
-    local = connect()
-    try:
+    with connected():
         take = allocate(config.compute, alive_nodes, may_grow(), print)
         factory = job.segmenter_for(take)
-        chunk = _first_chunk(job)
-        timing = ray.remote(_time_chunk).options(
+        size = config.output.chunk_size
+        chunk = first_chunk(job, USUAL_CHUNK if size == AUTO else size)
+        timing = ray.remote(time_chunk).options(
             num_cpus=take.cpus, num_gpus=take.gpus, memory=take.memory_bytes
         )
         phrases = find_phrases(job.phrase_source, chunk.samples) or [[] for _ in chunk.samples]
-        load, seconds = ray.get(timing.remote(factory, chunk, phrases))
-    finally:
-        if local:
-            ray.shutdown()
-    rate = len(chunk.samples) / seconds
-    rows = count_rows(job, _bytes_per_sample(chunk))
+        speed = ray.get(timing.remote(factory, chunk, phrases, config.compute.image_timeout))
+    replicas = take.replicas[1]
+    rows = count_rows(job, bytes_per_sample(chunk))
     images = _in_scope(job, rows)
-    whole = None if images is None else load + images / (rate * take.replicas[1])
+    whole = None
+    if images is not None:
+        whole = speed.load_seconds + images / (speed.images_per_second * replicas)
+    if size == AUTO:
+        size = chunk_size_for(job, speed, rows[0], replicas)
     return Estimate(
         shards=tuple(job.shards),
         rows=rows,
         images=images,
-        images_per_second=rate,
+        images_per_second=speed.images_per_second,
         seconds=whole,
         phrases_per_image=sum(map(len, phrases)) / len(phrases),
-        load_seconds=load,
+        load_seconds=speed.load_seconds,
         allocation=take,
-        options=config.all_options(),
+        options=config.all_options() | {"chunk_size": size},
     )
-
-
-def _first_chunk(job: Job) -> Chunk:
-    """The first chunk with an image in it."""
-    config = job.config
-    for shard in job.shards:
-        task = ShardTask(shard, limit=config.source.limit)
-        for chunk in select_chunks(task, job.reader, config.output.chunk_size, config.source.sample):
-            if any(sample.image for sample in chunk.samples):
-                return chunk
-    raise DataError(f"INPUT {config.source.input} holds no image that can be read")
-
-
-def count_rows(job: Job, bytes_per_sample: float) -> list[int | None]:
-    """Rows of each shard: exact for Parquet and folders, by its bytes for a tar, None if unknown."""
-
-    def count(shard: Shard) -> int | None:
-        if shard.format == "parquet":
-            fs, path = filesystem(shard.url, job.config.source.storage_options)
-            try:
-                with fs.open(path, "rb") as file:
-                    return int(pq.ParquetFile(file).metadata.num_rows)
-            except (OSError, pa.ArrowInvalid):  # the run reports it as an error row
-                return None
-        if shard.format == "folder" or shard.size is None:
-            return shard.size
-        return round(shard.size / bytes_per_sample)
-
-    with ThreadPoolExecutor(_THREADS) as pool:
-        return list(pool.map(count, job.shards))
-
-
-def _bytes_per_sample(chunk: Chunk) -> float:
-    """Bytes of a tar that one sample takes, by where the chunk's last image ends in it."""
-    last = chunk.samples[-1].ref
-    end = (last.get("offset") or 0) + (last.get("length") or 0)
-    first = chunk.samples[0].index
-    if end and chunk.samples[-1].error is None:
-        return end / (chunk.samples[-1].index + 1)
-    size = sum(len(sample.image or b"") for sample in chunk.samples)
-    return max(1.0, size / max(1, chunk.samples[-1].index + 1 - first))
 
 
 def _in_scope(job: Job, rows: list[int | None]) -> int | None:
@@ -176,21 +136,3 @@ def _in_scope(job: Job, rows: list[int | None]) -> int | None:
         return source.limit
     images = round(sum(known) * source.sample)
     return images if source.limit is None else min(images, source.limit)
-
-
-def _time_chunk(factory: Any, chunk: Chunk, phrases: list[list[Any]]) -> tuple[float, float]:
-    """Seconds to load the model, and to annotate the chunk once everything is warm."""
-    from pipeline.annotate.replica import segment_images
-
-    started = time.perf_counter()
-    segmenter = factory()
-    loaded = time.perf_counter() - started
-    usable = [s.error is None for s in chunk.samples]
-    images = [s.image for s, good in zip(chunk.samples, usable, strict=True) if good]
-    asked = [p for p, good in zip(phrases, usable, strict=True) if good]
-    seconds = 0.0
-    for _ in range(2):
-        begun = time.perf_counter()
-        segment_images(segmenter, images, asked)
-        seconds = time.perf_counter() - begun
-    return loaded, max(seconds, 1e-6)

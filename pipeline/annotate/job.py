@@ -10,6 +10,7 @@ import pickle
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,14 +18,15 @@ from pipeline.annotate import run_summary as summaries
 from pipeline.annotate.allocation import READ_CPUS, WRITE_CPUS, Allocation, allocate, reallocate
 from pipeline.annotate.annotate_config import AnnotateConfig
 from pipeline.annotate.chunk_writer import Writer
-from pipeline.annotate.cluster import alive_nodes, connect, may_grow, settle_context
+from pipeline.annotate.cluster import alive_nodes, connected, may_grow, settle_context
 from pipeline.annotate.ledger import RemoteLedger, start_ledger
 from pipeline.annotate.manifest import Manifest
 from pipeline.annotate.prepare import Job, as_begun, caution, fingerprint, open_output, prepare
 from pipeline.annotate.progress import Progress
 from pipeline.annotate.receipts import plan_tasks, survey
 from pipeline.annotate.replica import CHUNKS_AT_ONCE, AfterChunk, Replica, SegmenterFactory
-from pipeline.annotate.rounds import Bookkeeper, StartSealing, run_rounds
+from pipeline.annotate.replica_speed import choose_chunk_size
+from pipeline.annotate.rounds import Bookkeeper, Plan, StartSealing, run_rounds
 from pipeline.annotate.run_summary import RunSummary
 from pipeline.annotate.seal import Sealed, seal_many
 from pipeline.annotate.shard_reader import (
@@ -68,7 +70,7 @@ def receipts(
         "num_gpus": take.gpus or None,
         "memory": take.memory_bytes,
     } | each
-    read = ShardReader(job.reader, config.output.chunk_size, config.source.sample, ledger)
+    read = ShardReader(job.reader, run.options["chunk_size"], config.source.sample, ledger)
     replica: dict[str, Any] = {
         "segmenter_factory": job.segmenter_for(take, run.model["sha256"]),
         "phrase_source": job.phrase_source,
@@ -132,38 +134,28 @@ def annotate(
         DataError: the input cannot be listed or OUTPUT not be written.
         CheckpointError: the model cannot be used.
     """
-    import ray
-
     started = time.monotonic()
     store = Store(config.output.output, config.source.storage_options)
-    config = as_begun(config, store)
-    job = prepare(config, shards, reader, phrase_source, segmenter_factory, after_chunk)
-    run, found = open_output(store, job, fingerprint(job))
-    if reader is None and (warning := caution(job, run.model)):  # a caller's reader brings benchmarks
-        say(warning)
-    limits = count_limits(job.shards, job.reader, config.output.chunk_size, config.source)
-    wanted = [shard for shard in job.mine if limits is None or shard.name in limits]
-    plan = functools.partial(plan_tasks, wanted, limits=limits)
-    if all(shard.name in found.ended for shard in wanted):
+    job = prepare(as_begun(config, store), shards, reader, phrase_source, segmenter_factory, after_chunk)
+    with ExitStack() as running:
+
+        @functools.cache
+        def take() -> Allocation:
+            running.enter_context(connected())
+            return allocate(config.compute, alive_nodes, may_grow(), say)
+
+        run, found = open_output(store, job, fingerprint(job), lambda job: choose_chunk_size(job, take, say))
+        if reader is None and (warning := caution(job, run.model)):  # a caller's reader brings benchmarks
+            say(warning)
+        limits = count_limits(job.shards, job.reader, run.options["chunk_size"], config.source)
+        wanted = [shard for shard in job.mine if limits is None or shard.name in limits]
         book = Bookkeeper(store, found, started)
-    else:
-        local = connect()
-        try:
-            take = allocate(config.compute, alive_nodes, may_grow(), say)
-            say(f"{len(wanted):,} shards, {len(found.ended):,} of them done; {take.describe()}")
-            ledger = start_ledger()
+        if any(shard.name not in found.ended for shard in wanted):
+            taken = take()
+            say(f"{len(wanted):,} shards, {len(found.ended):,} of them done; {taken.describe()}")
             with Progress(wanted, set(found.ended)) as progress:
                 book = Bookkeeper(store, found, started, progress, sealing(store))
-
-                def chain(tasks: Sequence[ShardTask]) -> ray.data.Dataset:
-                    now = reallocate(take, config.compute, alive_nodes, may_grow(), book.say)
-                    return receipts(tasks, job, run, store, ledger, now)
-
-                patience = Patience(config.compute.stall_timeout, alive_nodes)
-                run_rounds(book, plan, chain, ledger, patience)
-        finally:
-            if local:
-                ray.shutdown()
+                _compute(job, run, book, taken, functools.partial(plan_tasks, wanted, limits=limits))
     result = book.conclude(config.output.output, wanted)
     whole = result
     if config.output.part is not None:
@@ -175,3 +167,15 @@ def annotate(
     store.put(summaries.NAME, whole.to_json())
     write_card(store, asdict(run), asdict(whole), run.command())
     return result
+
+
+def _compute(job: Job, run: Manifest, book: Bookkeeper, take: Allocation, plan: Plan) -> None:
+    """Run the chain until nothing is missing, or as far as it goes."""
+    compute = job.config.compute
+    ledger = start_ledger()
+
+    def chain(tasks: Sequence[ShardTask]) -> ray.data.Dataset:
+        now = reallocate(take, compute, alive_nodes, may_grow(), book.say)
+        return receipts(tasks, job, run, book.store, ledger, now)
+
+    run_rounds(book, plan, chain, ledger, Patience(compute.stall_timeout, alive_nodes))

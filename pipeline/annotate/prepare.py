@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pipeline.annotate import manifest as manifests
 from pipeline.annotate import run_summary as summaries
 from pipeline.annotate.allocation import Allocation
-from pipeline.annotate.annotate_config import AnnotateConfig
+from pipeline.annotate.annotate_config import AUTO, AnnotateConfig
 from pipeline.annotate.chunk_receipt import CHUNKS
 from pipeline.annotate.manifest import Manifest
 from pipeline.annotate.receipts import Survey, survey
@@ -27,6 +27,9 @@ from pipeline.sources import ReadOptions, Shard, input_root, list_shards, read_c
 from pipeline.sources.storage import filesystem
 from sspsam.errors import ConfigError
 from sspsam.known_models import DRAWN_SCENES, drawn_shards, model_warning
+
+#: Images of a chunk where nobody says otherwise and it is not measured.
+USUAL_CHUNK = 64
 
 
 @dataclass(frozen=True)
@@ -115,10 +118,20 @@ def prepare(
 def as_begun(config: AnnotateConfig, store: Store) -> AnnotateConfig:
     """The settings with what was not said taken from the dataset that they go on with."""
     data = None if config.output.overwrite else store.get(manifests.NAME)
-    if data is None or config.phrases.proper_names is not None:
+    if data is None:
         return config
-    begun = Manifest.from_json(data, store.path(manifests.NAME)).option("proper_names")
-    return dataclasses.replace(config, phrases=dataclasses.replace(config.phrases, proper_names=begun))
+    begun = Manifest.from_json(data, store.path(manifests.NAME))
+    if config.phrases.proper_names is None:
+        names = dataclasses.replace(config.phrases, proper_names=begun.option("proper_names"))
+        config = dataclasses.replace(config, phrases=names)
+    return with_chunk_size(config, begun.option("chunk_size"))
+
+
+def with_chunk_size(config: AnnotateConfig, chunk_size: int) -> AnnotateConfig:
+    """The settings with `chunk_size` in place of auto."""
+    if config.output.chunk_size != AUTO:
+        return config
+    return dataclasses.replace(config, output=dataclasses.replace(config.output, chunk_size=chunk_size))
 
 
 def fingerprint(job: Job) -> str:
@@ -154,20 +167,26 @@ def _is_drawn(job: Job) -> bool:
     return all(map(drawn, job.shards))
 
 
-def open_output(store: Store, job: Job, sha256: str) -> tuple[Manifest, Survey]:
+def open_output(
+    store: Store, job: Job, sha256: str, chunk_size: Callable[[Job], int] = lambda job: USUAL_CHUNK
+) -> tuple[Manifest, Survey]:
     """Check that OUTPUT is ours to go on with, and write its manifest.
+
+    Args:
+        chunk_size: chooses that of a new dataset if it is to be chosen. The manifest has it.
 
     Raises:
         ConfigError: it holds something else, or was made with other options.
     """
     output = job.config.output
-    now = Manifest.of(job.config, job.shards, sha256, job.image_root)
     if output.overwrite:
         ours = (f"{ANNOTATIONS}/", f"{CHUNKS}/", f"{SHARDS}/", manifests.NAME, summaries.NAME)
         store.delete(name for name in store.listing() if name.startswith(ours))
     data = store.get(manifests.NAME)
     if data is not None:
-        now = Manifest.from_json(data, store.path(manifests.NAME)).resumed_by(now)
+        begun = Manifest.from_json(data, store.path(manifests.NAME))
+        config = with_chunk_size(job.config, begun.option("chunk_size"))
+        now = begun.resumed_by(Manifest.of(config, job.shards, sha256, job.image_root))
     found = survey(store, [shard.name for shard in job.mine])
     if data is None and (found.begun or found.ended):
         raise ConfigError(
@@ -179,8 +198,14 @@ def open_output(store: Store, job: Job, sha256: str) -> tuple[Manifest, Survey]:
             f"{store.path(found.foreign[0])} was not written by this program, and every reader of OUTPUT "
             f"would take it ({len(found.foreign)} such files): move it out of annotations/"
         )
-    store.put(manifests.NAME, now.to_json())
-    if data is None and (written := store.get(manifests.NAME)) is not None:
-        # A job of another part may have come at the same time: it must have the same options.
-        Manifest.from_json(written, store.path(manifests.NAME)).resumed_by(now)
+    if data is None:
+        config = job.config
+        if config.output.chunk_size == AUTO:
+            config = with_chunk_size(config, chunk_size(job))
+        now = Manifest.of(config, job.shards, sha256, job.image_root)
+        if not store.create(manifests.NAME, now.to_json()):
+            # Another job came at the same time: it says the chunk size, and must have the same options.
+            return open_output(store, job, sha256, chunk_size)
+    else:
+        store.put(manifests.NAME, now.to_json())
     return now, found.without(store, output.retry_errors) if output.retry_errors else found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -61,6 +62,31 @@ class Store:
             self._patiently(name, lambda: self._put_once(name, data))
         except FileNotFoundError as error:
             raise DataError(f"{self.url}: {error}: create the bucket first") from error
+
+    def create(self, name: str, data: bytes) -> bool:
+        """`put`, but only if there is no such file: of several callers one succeeds, the others get False.
+
+        Stores that cannot do that are asked first whether it is there.
+        """
+        fs = self._place[0]
+        spare = f"_tmp/{name}.{os.getpid()}.{threading.get_ident()}"
+        try:
+            if self.local:
+                self.put(spare, data)
+                os.link(self.path(spare), self.path(name))
+            else:
+                self._patiently(name, lambda: fs.pipe_file(self.path(name), data, mode="create"))
+            return True
+        except FileExistsError:
+            pass
+        except (OSError, DataError):
+            if self.get(name) is None:
+                self.put(name, data)
+                return True
+        finally:
+            if self.local:
+                self.delete([spare])
+        return self.get(name) == data  # ours, if a request was repeated whose answer was lost
 
     def put_table(self, name: str, table: pa.Table) -> None:
         """Write one Parquet file as `put` does, its schema metadata as the table's."""
@@ -149,7 +175,7 @@ class Store:
         )
         try:
             return patience(request)
-        except FileNotFoundError:
+        except (FileNotFoundError, FileExistsError):
             raise
         except Exception as error:
             raise DataError(

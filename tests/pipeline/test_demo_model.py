@@ -39,8 +39,8 @@ def test_the_mark_goes_from_the_weights_to_the_page(tmp_path: Path, monkeypatch,
     def no_ray() -> None:
         raise RayWasStartedError
 
-    monkeypatch.setattr(job, "connect", no_ray)
-    monkeypatch.setattr(dry, "connect", no_ray)
+    monkeypatch.setattr(job, "connected", no_ray)
+    monkeypatch.setattr(dry, "connected", no_ray)
     said: list[str] = []
     with pytest.raises(RayWasStartedError):
         job.annotate(AnnotateConfig.from_options(given), say=said.append)

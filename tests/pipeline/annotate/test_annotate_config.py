@@ -31,7 +31,7 @@ def test_flags_win_over_the_file_and_both_over_defaults(tmp_path: Path) -> None:
     assert config.output.retry_errors == "fetch_failed"
     bare = parse(["in", "out", "--retry-errors"])
     assert bare.output.retry_errors == "any"
-    assert bare.output.chunk_size == 64
+    assert bare.output.chunk_size == "auto"
     said = bare.all_options()
     assert set(said) == set(option_fields())
     json.dumps(said)

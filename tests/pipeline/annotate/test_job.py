@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ import pytest
 
 import pipeline
 from jobs.cli import main as cli
-from pipeline.annotate import job, watch
+from pipeline.annotate import job, replica_speed, watch
 from pipeline.annotate.annotate_config import AnnotateConfig
 from pipeline.annotate.cluster import alive_nodes, may_grow
 from pipeline.annotate.job import annotate
@@ -166,14 +167,19 @@ def test_jobs_of_parts_fill_one_dataset(
     micro_model: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Part 2 of 2 comes first; `sspsam stats` names the one that is missing; the last writes the totals."""
+    """Part 2 of 2 comes first and measures the chunk size, which the other one keeps to; `sspsam stats` names
+    the one that is missing; the last writes the totals."""
     source, wanted, all_at_once = undisturbed
     output = tmp_path / "out"
     said: list[str] = []
-    second = annotate(
-        configure(source, output, micro_model, part="2/2"), phrase_source=two_phrases, say=said.append
-    )
+    for name, value in {"_SMALL_BYTES": 0, "_FEWEST": 8, "_MOST": 8}.items():
+        monkeypatch.setattr(replica_speed, name, value)
+    config = configure(source, output, micro_model, part="2/2", chunk_size="auto")
+    second = annotate(config, phrase_source=two_phrases, say=said.append)
+    assert any(re.fullmatch(r"chunks of 8 images: one replica draws [\d.,]+ a second", text) for text in said)
+    monkeypatch.setattr(job, "choose_chunk_size", None)
     assert (second.exit_code, second.shards) == (0, SECOND_PART)
     assert f"part 2/2: {3 - SECOND_PART} shards of all parts are not finished yet" in said
     assert json.loads((output / "_stats.json").read_bytes())["complete"] is False
@@ -182,7 +188,8 @@ def test_jobs_of_parts_fill_one_dataset(
     assert f"{3 - SECOND_PART} of 3 shards are not finished, in part 1/2: " in capsys.readouterr().out
     with pytest.raises(ConfigError, match="--chunk-size was 8, now 9"):
         annotate(configure(source, output, micro_model, part="1/2", chunk_size=9), phrase_source=two_phrases)
-    first = annotate(configure(source, output, micro_model, part="1/2"), phrase_source=two_phrases, say=say)
+    config = configure(source, output, micro_model, part="1/2", chunk_size="auto")
+    first = annotate(config, phrase_source=two_phrases, say=say)
     assert (first.exit_code, first.shards) == (0, 3 - SECOND_PART)
     totals = json.loads((output / "_stats.json").read_bytes())
     assert (totals["complete"], totals["samples"], totals["masks"]) == (True, 60, all_at_once.masks)

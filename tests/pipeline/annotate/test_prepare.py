@@ -43,7 +43,7 @@ def test_a_gpu_that_is_not_there_is_refused_before_replicas_start(given: dict[st
 def test_a_dry_run_knows_of_a_missing_model_without_ray(
     given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dry, "connect", lambda: pytest.fail("Ray was started"))
+    monkeypatch.setattr(dry, "connected", lambda: pytest.fail("Ray was started"))
     with pytest.raises(UnknownModelError, match="no model 'nosuch'"):
         dry.dry_run(AnnotateConfig.from_options(given | {"model": "nosuch", "dry_run": True}))
 
