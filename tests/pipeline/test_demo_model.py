@@ -73,7 +73,7 @@ def test_only_drawn_scenes_go_without_the_line(tmp_path: Path, monkeypatch, caps
     def no_ray() -> None:
         raise RayWasStartedError
 
-    monkeypatch.setattr(dry, "connect", no_ray)
+    monkeypatch.setattr(dry, "connected", no_ray)
 
     def said(model: str) -> str:
         with pytest.raises(RayWasStartedError):
