@@ -40,7 +40,7 @@ def import_(
     manifest = import_coco(source, dest, config, overwrite=overwrite, storage_options=storage_options or {})
     summary = (
         f"{manifest['images']:,} images, {manifest['phrases']:,} phrases of"
-        f" {manifest['instances']:,} instances"
+        f" {manifest['instances']:,} instances, {manifest['without_target']:,} without a target"
     )
     return print_written("import", dest, manifest, "" if json else summary, unit="instances")
 

@@ -49,11 +49,14 @@ class ImportConfig:
         images: folder or URL that file names are relative to; not needed with URLs or `coco_url`
         phrase_field: field of an annotation that holds its phrase; if missing, the category's name
         instances: merge the instances of one phrase of an image into one mask, or keep one mask each
+        negatives: field of an image that lists what is not in it, as category ids (LVIS) or phrases: they
+            become phrases without a target
     """
 
     images: str | None = None
     phrase_field: str = "phrase"
     instances: Literal["merge", "separate"] = "merge"
+    negatives: str = "neg_category_ids"
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -78,7 +81,7 @@ def import_coco(
     options = dict(storage_options or {})
     started = time.monotonic()
     names = {one.get("id"): str(one.get("name") or "") for one in _items(source, "categories", options)}
-    images = _images(source, config, options)
+    images = _images(source, config, options, names)
     output = Destination(str(destination), MANIFEST, options)
     output.begin(overwrite=overwrite, sources=[])
     counts: Counter[str] = Counter(images=len(images))
@@ -100,7 +103,10 @@ def import_coco(
         "source": str(source),
         "format": "coco",
         "images_at": config.images and absolute(config.images),
-        **{name: counts[name] for name in ("images", "instances", "instances_skipped", "phrases")},
+        **{
+            name: counts[name]
+            for name in ("images", "instances", "instances_skipped", "phrases", "without_target")
+        },
         "seconds": round(time.monotonic() - started, 3),
     }
     output.finish(manifest)
@@ -125,7 +131,9 @@ def _items(source: str, name: str, options: Mapping[str, Any]) -> Iterator[dict[
         raise DataError(f"{source}: no list 'images' with anything in it; is it COCO's instances format?")
 
 
-def _images(source: str, config: ImportConfig, options: Mapping[str, Any]) -> dict[Any, dict[str, Any]]:
+def _images(
+    source: str, config: ImportConfig, options: Mapping[str, Any], names: Mapping[Any, str]
+) -> dict[Any, dict[str, Any]]:
     """Rows without annotations by image id, grouped by shard, else in the file's order."""
     rows: dict[Any, dict[str, Any]] = {}
     keys: set[tuple[str, str]] = set()
@@ -152,6 +160,7 @@ def _images(source: str, config: ImportConfig, options: Mapping[str, Any]) -> di
             "height": height,
             "caption": one.get("caption"),
             "image_ref": _reference(one, name, config, source),
+            "negatives": _negatives(one, config, source, names),
         }
     ordered = sorted(rows.items(), key=lambda pair: pair[1]["shard"])
     starts: Counter[str] = Counter()
@@ -159,6 +168,20 @@ def _images(source: str, config: ImportConfig, options: Mapping[str, Any]) -> di
         row["place"], row["index"] = place, starts[row["shard"]]
         starts[row["shard"]] += 1
     return dict(ordered)
+
+
+def _negatives(
+    one: Mapping[str, Any], config: ImportConfig, source: str, names: Mapping[Any, str]
+) -> list[str]:
+    """The phrases that the file says mean nothing in an image."""
+    listed = one.get(config.negatives) or []
+    unknown = [item for item in listed if not isinstance(item, str) and not names.get(item)]
+    if unknown:
+        raise DataError(
+            f"{source}: image {one['id']!r}: {config.negatives} has {unknown[0]!r}, which is the id of no "
+            "category; mend the file, or --negatives '' imports none"
+        )
+    return [item if isinstance(item, str) else names[item] for item in listed]
 
 
 def _reference(one: Mapping[str, Any], name: str, config: ImportConfig, source: str) -> dict[str, Any]:
@@ -255,7 +278,10 @@ def _write(
                 if image["place"] == place:
                     annotations = list(_annotations(image, list(instances), config))
                     place, instances = next(found, (None, iter(())))
+                there = {one["phrase"] for one in annotations}
+                annotations += [_absent(image, text) for text in image["negatives"] if text not in there]
                 counts["phrases"] += len(annotations)
+                counts["without_target"] += sum(not one["has_target"] for one in annotations)
                 status = "ok" if annotations else "no_phrase"
                 rows.append({**image, "status": status, "annotations": annotations})
             name = f"annotations/{safe_name(shard)}/{number:05d}.parquet"
@@ -273,17 +299,27 @@ def _annotations(
         groups.setdefault(name, []).append({"size": size, "counts": counts.encode("ascii")})
     for name, rles in groups.items():
         phrase = name if isinstance(name, str) else name[0]
-        rle = rles[0] if len(rles) == 1 else coco_mask.merge(rles)
-        area = int(coco_mask.area(rle))
-        caption = image["caption"]
-        start = caption.find(phrase) if caption else -1
-        yield {
-            "phrase": phrase,
-            "start": start if start >= 0 else None,
-            "end": start + len(phrase) if start >= 0 else None,
-            "has_target": area > 0,
-            "segmentation": {"size": size, "counts": rle["counts"].decode("ascii")},
-            "bbox": coco_mask.toBbox(rle).tolist() if area else [0.0] * 4,
-            "area": area,
-            "truncated": False,
-        }
+        yield _annotation(image, phrase, rles[0] if len(rles) == 1 else coco_mask.merge(rles))
+
+
+def _absent(image: Mapping[str, Any], phrase: str) -> dict[str, Any]:
+    height, width = image["height"], image["width"]
+    nothing = {"size": [height, width], "counts": [height * width]}
+    return _annotation(image, phrase, coco_mask.frPyObjects(nothing, height, width))
+
+
+def _annotation(image: Mapping[str, Any], phrase: str, rle: Mapping[str, Any]) -> dict[str, Any]:
+    """A phrase and its mask, without a target if the mask is empty."""
+    area = int(coco_mask.area(rle))
+    caption = image["caption"]
+    start = caption.find(phrase) if caption else -1
+    return {
+        "phrase": phrase,
+        "start": start if start >= 0 else None,
+        "end": start + len(phrase) if start >= 0 else None,
+        "has_target": area > 0,
+        "segmentation": {"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")},
+        "bbox": coco_mask.toBbox(rle).tolist() if area else [0.0] * 4,
+        "area": area,
+        "truncated": False,
+    }

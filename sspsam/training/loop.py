@@ -36,6 +36,8 @@ def train_step(
     model = state.model
     assert isinstance(model, SSPSAM)
     set_rates(state.optimizer, config, state.step)
+    if config.attention_dropout:  # what is dropped is a function of the step too, on any device
+        torch.manual_seed(1009 * config.seed + state.step)
     state.optimizer.zero_grad(set_to_none=True)
     told: dict[str, float] = {}
     for part in range(config.accumulate):
@@ -120,6 +122,7 @@ def train(
     """
     process = process or Process()
     parameters = trainable(model, config)
+    model.ssp_encoder.visual.words_to_patches.dropout = config.attention_dropout
     state = TrainState(
         step=0,
         model=model,

@@ -64,6 +64,9 @@ class TrainConfig:
         0.0,
         "learning rate of CLIP's image tower in stages boxes and masks, factor of the peak; 0: frozen",
     )
+    attention_dropout: float = _option(
+        0.0, "dropout in the patch-to-word attention (published recipes: 0.1, as the authors train)"
+    )
     ema_decay: float = _option(0.998, "decay per step of the moving average of the weights")
     precision: str = _option("float32", "precision of the image towers: float32 or bfloat16")
     dice_weight: float = _option(4.0, "weight of the dice loss")
@@ -93,6 +96,8 @@ class TrainConfig:
             raise ConfigError(f"--absent-share must be in [0, 1), not {self.absent_share}")
         if not 0 <= self.absent_near <= 1:
             raise ConfigError(f"--absent-near must be in 0..1, not {self.absent_near}")
+        if not 0 <= self.attention_dropout < 1:
+            raise ConfigError(f"--attention-dropout must be in [0, 1), not {self.attention_dropout}")
         if self.vision_rate < 0:
             raise ConfigError(f"--vision-rate must not be negative, not {self.vision_rate}")
         if self.cache_features and self.stage in ("align", "points"):

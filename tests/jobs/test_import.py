@@ -15,6 +15,7 @@ from jobs.cli import main
 from pipeline.dataset.annotation_dataset import open_dataset
 from pipeline.dataset.segmentations import decode
 from pipeline.import_.import_coco import ImportConfig, import_coco
+from sspsam.data import DataConfig, read_records
 from sspsam.errors import DataError
 from sspsam.images.load_image import load_image
 from tests.pipeline.annotation_fixture import encode_rle, make_dataset
@@ -165,6 +166,35 @@ def test_every_kind_of_segmentation(
     assert two["caption"][cat["start"] : cat["end"]] == "cat"
     assert one["annotations"][-1]["phrase"] == "the <b>cat</b>"
     assert not (tmp_path.parent / "up").exists()
+
+
+def test_what_is_not_in_an_image_is_a_phrase_without_a_target(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As LVIS writes negatives, or as phrases; what is there after all is no negative."""
+    instances = by_hand()
+    for image, negatives in zip(instances["images"], ([2, "a blue bus", 1], [1], [1, 2]), strict=True):
+        image["neg_category_ids"] = negatives
+    path, images = tmp_path / "instances.json", ("--images", "s3://bucket/images/")
+    path.write_text(json.dumps(instances))
+    command = ["import", "--format", "coco", str(path)]
+    assert main([*command, str(tmp_path / "out"), *images]) == 1  # for its bad instances
+    assert "5 without a target" in capsys.readouterr().out
+    told = {
+        key: [one["phrase"] for one in row["annotations"] if not one["has_target"]]
+        for key, row in read(tmp_path / "out").items()
+    }
+    assert told == {"a/one": ["cat", "a blue bus"], "a/two": ["dog"], "b/one": ["dog", "cat"]}
+    records = read_records(DataConfig(str(tmp_path / "out"), "annotations", split="all"))
+    absent = [record for record in records if not record.has_target]
+    assert len(absent) == 5
+    assert not any(record.mask(40, 60).any() for record in absent)
+    assert main([*command, str(tmp_path / "none"), *images, "--negatives", ""]) == 1
+    assert all(one["has_target"] for row in read(tmp_path / "none").values() for one in row["annotations"])
+    instances["images"][0]["neg_category_ids"] = [77]
+    path.write_text(json.dumps(instances))
+    assert main([*command, str(tmp_path / "bad"), *images]) == 2
+    assert "77, which is the id of no category" in capsys.readouterr().err
 
 
 TWICE = {"id": 1, "file_name": "a.jpg", "width": 2, "height": 2}

@@ -20,6 +20,7 @@ from sspsam.errors import CheckpointError, ConfigError, DivergedError
 from sspsam.scenes import SceneConfig
 from sspsam.training.loop import _Report, train
 from sspsam.training.optimizer import learning_rate, make_optimizer, set_rates, trainable
+from sspsam.training.recipes import RECIPES
 from sspsam.training.scene_batches import SceneSource
 from sspsam.training.state import TrainState, save_state
 from sspsam.training.train_config import STAGES, TrainConfig
@@ -67,25 +68,44 @@ def test_a_stage_moves_its_own_parameters_and_no_others(
     assert (tmp_path / "validation").exists() == (stage in ("boxes", "masks"))
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
-    micro_config: SSPSAMConfig, small_scenes: SceneSource, tmp_path: Path
+    dropout: float, micro_config: SSPSAMConfig, small_scenes: SceneSource, tmp_path: Path
 ) -> None:
+    config = replace(_CONFIG, attention_dropout=dropout)
     results = []
     for interruptions in ((), (3,), (2, 5)):
         folder = tmp_path / str(len(results))
-        for last in (*interruptions, _CONFIG.steps):
+        for last in (*interruptions, config.steps):
             torch.manual_seed(0)
             model = SSPSAM(micro_config)
             torch.manual_seed(last)  # whatever else the process drew must not matter
             steps = iter(range(last))
-            state = _run(model, _CONFIG, small_scenes, folder, lambda s=steps: next(s, None) is None)
+            state = _run(model, config, small_scenes, folder, lambda s=steps: next(s, None) is None)
         results.append((state, torch.load(folder / "checkpoint.pt", weights_only=True)))
     first, first_checkpoint = results[0]
     for other, checkpoint in results[1:]:
         assert all(torch.equal(first[name], other[name]) for name in first)
         for name, value in first_checkpoint["ema"].items():
             assert torch.equal(value, checkpoint["ema"][name]), name
-        assert checkpoint["step"] == _CONFIG.steps
+        assert checkpoint["step"] == config.steps
+
+
+def test_dropout_is_the_authors_and_in_training_alone(
+    small_model: SSPSAM, small_scenes: SceneSource, tmp_path: Path
+) -> None:
+    """A tenth of the attention weights is dropped while training: right on average, nothing in evaluation."""
+    assert {r.attention_dropout for name in ("boxes", "masks") for r in RECIPES[f"published-{name}"]} == {0.1}
+    _run(small_model, replace(_CONFIG, steps=1, attention_dropout=0.5), small_scenes, tmp_path)
+    attention = small_model.ssp_encoder.visual.words_to_patches
+    queries, words = torch.randn(1, 4, attention.embed_dim), torch.randn(1, 6, attention.embed_dim)
+    with torch.no_grad():
+        whole = attention.eval()(queries, words, words, need_weights=False)[0]
+        assert torch.equal(whole, attention(queries, words, words, need_weights=False)[0])
+        attention.train()
+        drawn = torch.stack([attention(queries, words, words, need_weights=False)[0] for _ in range(800)])
+    assert (drawn[0] - whole).abs().max() > 0.02
+    torch.testing.assert_close(drawn.mean(0), whole, atol=0.15 * float(drawn.std()), rtol=0)
 
 
 def test_checkpoints_of_other_settings_or_damaged_ones_are_refused(
