@@ -206,6 +206,7 @@ def _train(spec: StageSpec) -> None:
             wrap=distributed,
             restore=lambda: _restored(folder),
             report=_report,
+            gather=partial(_gathered, torch.distributed.new_group(backend="gloo")),
         )
         measures = train(
             model,
@@ -219,6 +220,15 @@ def _train(spec: StageSpec) -> None:
         )
         final = ray.train.Checkpoint.from_directory(folder) if rank == 0 else None
         ray.train.report({"step": config.steps, **measures}, checkpoint=final)
+
+
+def _gathered(group: Any, value: Any) -> list[Any]:
+    """The value of every process, by rank."""
+    import torch.distributed
+
+    values: list[Any] = [None] * torch.distributed.get_world_size(group)
+    torch.distributed.all_gather_object(values, value, group)
+    return values
 
 
 def _start(spec: StageSpec, device: str) -> SSPSAM:

@@ -156,8 +156,8 @@ def train(
                 save_state(state, config, checkpoint)
             if process.report:
                 process.report(state.step, measures, checkpoint if process.rank == 0 else None)
-        if process.rank == 0 and (state.step % config.validate_every == 0 or last):
-            measures = _validate(state, config, validation, output, say, writer)
+        if state.step % config.validate_every == 0 or last:
+            measures = _validate(state, config, validation, output, process, say, writer)
     if state.step < config.steps and process.rank == 0:
         require_finite(state, config)
         save_state(state, config, checkpoint)
@@ -169,14 +169,16 @@ def _validate(
     config: TrainConfig,
     validation: Source,
     output: Path,
+    process: Process,
     say: Callable[[str], None],
     writer: Any,
 ) -> dict[str, float]:
-    """Measure and save the averaged model, with a sheet of pictures."""
+    """Measure and save the averaged model, with a sheet of pictures; processes measure it together."""
     with averaged(state) as smooth:
         picture = output / "validation" / f"{config.stage}-{state.step:06d}.png"
-        measures = validate(smooth, validation, config, picture)
-        smooth.save_pretrained(output / "model")
+        measures = validate(smooth, validation, config, picture, process)
+        if process.rank == 0:
+            smooth.save_pretrained(output / "model")
     told = ", ".join(f"{name} {value:.3f}" for name, value in measures.items())
     say(f"{config.stage} {state.step}: {told}")
     if writer is not None:

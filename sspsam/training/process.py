@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -25,11 +25,12 @@ class Process:
     """Rank of this process, and the hooks of distributed training; by default there is one process.
 
     Args:
-        rank, world: rank of this process, and the number of processes. Rank 0 validates and saves.
+        rank, world: rank of this process, and the number of processes. Rank 0 saves.
         wrap: synchronises gradients between processes, such as DistributedDataParallel.
         restore: returns the checkpoint to resume from, or None; by default the one in the output folder.
         report: called by every process at each checkpoint with the steps done, the last metrics, and on
             rank 0 the file.
+        gather: called by every process with a value of its own; returns the values of all, by rank.
     """
 
     rank: int = 0
@@ -37,6 +38,7 @@ class Process:
     wrap: Callable[[nn.Module], nn.Module] | None = None
     restore: Callable[[], Path | None] | None = None
     report: Callable[[int, dict[str, float], Path | None], None] | None = None
+    gather: Callable[[Any], list[Any]] = lambda value: [value]
 
 
 class StageLosses(nn.Module):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,15 +25,27 @@ class TrainState:
     optimizer: torch.optim.Optimizer
     ema: dict[str, Tensor]  # averaged copies of the parameters that train
     data: dict[str, Any] = field(default_factory=dict)  # description of the training data (`Data.describe`)
+    frozen: dict[str, str] = field(default_factory=dict)  # `frozen_digests`, once they are needed
 
 
 def save_state(state: TrainState, config: TrainConfig, path: Path) -> None:
-    """Write a checkpoint atomically: a process that is killed leaves the old file or the new one."""
+    """Write a checkpoint atomically: a process that is killed leaves the old file or the new one.
+
+    Of the weights it holds those that train. The others are those of the model that the run starts from: it
+    holds their digests. Random ones, which nothing else holds, are written too.
+    """
+    weights = state.model.state_dict()
+    start = str(getattr(state.model, "source", {"name": "random"})["name"])
+    if not start.startswith("random"):
+        state.frozen = state.frozen or frozen_digests(weights, state.ema)
+        weights = {name: weights[name] for name in state.ema}
     content = {
         "step": state.step,
         "config": asdict(config),
         "data": state.data,
-        "model": state.model.state_dict(),
+        "model": weights,
+        "frozen": state.frozen,
+        "start": start,
         "optimizer": state.optimizer.state_dict(),
         "ema": state.ema,
         "rng": torch.get_rng_state(),
@@ -48,11 +62,22 @@ def save_state(state: TrainState, config: TrainConfig, path: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def frozen_digests(weights: Mapping[str, Tensor], trained: Mapping[str, Tensor]) -> dict[str, str]:
+    """Part of the model (`clip`, `sam`) -> sha256 of its weights that do not train, as a hex digest."""
+    digests: dict[str, Any] = {}
+    for name in sorted(weights.keys() - trained.keys()):
+        value = weights[name].detach().cpu().contiguous()
+        digest = digests.setdefault(name.partition(".")[0], hashlib.sha256())
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy())
+    return {part: digest.hexdigest() for part, digest in digests.items()}
+
+
 def load_state(state: TrainState, config: TrainConfig, path: Path) -> None:
     """Fill `state` from a checkpoint.
 
     Raises:
-        CheckpointError: the file is unreadable, or of a run with another config.
+        CheckpointError: the file is unreadable, or of a run with another config, data or start.
     """
     try:
         content: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
@@ -63,7 +88,16 @@ def load_state(state: TrainState, config: TrainConfig, path: Path) -> None:
     theirs = asdict(TrainConfig()) | content["config"]
     require_same({name: theirs[name] for name in ours}, ours, str(path))
     require_same(content.get("data"), state.data, str(path))
-    state.model.load_state_dict(content["model"])
+    if content.get("frozen"):
+        state.frozen = frozen_digests(state.model.state_dict(), state.ema)
+        others = [part for part, digest in state.frozen.items() if digest != content["frozen"].get(part)]
+        if others:
+            raise CheckpointError(
+                f"{path} goes on from {content['start']}, and the weights of {', '.join(others)} that do not "
+                "train are others here: give the same model by --from, or another OUTPUT"
+            )
+    # Earlier versions wrote the frozen weights too.
+    state.model.load_state_dict(content["model"], strict=not content.get("frozen"))
     state.optimizer.load_state_dict(content["optimizer"])
     for name, value in content["ema"].items():
         state.ema[name].copy_(value)

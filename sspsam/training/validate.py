@@ -16,7 +16,7 @@ from sspsam.modeling.model import SSPSAM
 from sspsam.scenes.atlas import load_atlas
 from sspsam.scenes.scene import SPLITS
 from sspsam.training.losses import generalized_iou, mask_iou, to_corners
-from sspsam.training.process import Source
+from sspsam.training.process import Process, Source
 from sspsam.training.scene_batches import Batch
 from sspsam.training.stages import NOTHING, align, patches_and_sentences, points
 from sspsam.training.train_config import TrainConfig
@@ -28,12 +28,21 @@ _CHUNK = 16  # scenes at a time
 
 @torch.no_grad()
 def validate(
-    model: SSPSAM, source: Source, config: TrainConfig, picture: Path | None = None
+    model: SSPSAM,
+    source: Source,
+    config: TrainConfig,
+    picture: Path | None = None,
+    process: Process | None = None,
 ) -> dict[str, float]:
-    """Validation metrics of a stage: losses in the towers' stages, IoU by kind of phrase in the others."""
+    """Validation metrics of a stage: losses in the towers' stages, IoU by kind of phrase in the others.
+
+    Each process measures its share; all of them return the metrics of the whole, as one process would.
+    """
+    process = process or Process()
     model.eval()
-    sums: dict[str, list[float]] = defaultdict(list)
-    for start in range(0, config.validation_scenes, _CHUNK):
+    shares: dict[int, dict[str, list[float]]] = {}
+    for start in range(0, config.validation_scenes, _CHUNK)[process.rank :: process.world]:
+        sums = shares[start] = defaultdict(list)
         stop = min(start + _CHUNK, config.validation_scenes)
         indices = np.arange(start, stop, dtype=np.int64)
         batch = source.make(indices, config.phrases, Random(start), model.device)
@@ -45,7 +54,12 @@ def validate(
         else:
             _validate_prompts(model, batch, sums, picture if start == 0 else None)
     model.train()
-    return {name: float(np.mean(values)) for name, values in sorted(sums.items())}
+    all_shares = {start: share for part in process.gather(shares) for start, share in part.items()}
+    values: dict[str, list[float]] = defaultdict(list)
+    for _, share in sorted(all_shares.items()):
+        for name, measured in share.items():
+            values[name] += measured
+    return {name: float(np.mean(measured)) for name, measured in sorted(values.items())}
 
 
 def _validate_align(model: SSPSAM, batch: Batch, config: TrainConfig, sums: dict[str, list[float]]) -> None:

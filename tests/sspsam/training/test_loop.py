@@ -20,10 +20,12 @@ from sspsam.errors import CheckpointError, ConfigError, DivergedError
 from sspsam.scenes import SceneConfig
 from sspsam.training.loop import _Report, train
 from sspsam.training.optimizer import learning_rate, make_optimizer, set_rates, trainable
+from sspsam.training.process import Process
 from sspsam.training.recipes import RECIPES
 from sspsam.training.scene_batches import SceneSource
 from sspsam.training.state import TrainState, save_state
 from sspsam.training.train_config import STAGES, TrainConfig
+from sspsam.training.validate import validate
 
 _CONFIG = TrainConfig(
     steps=6,
@@ -106,6 +108,54 @@ def test_dropout_is_the_authors_and_in_training_alone(
         drawn = torch.stack([attention(queries, words, words, need_weights=False)[0] for _ in range(800)])
     assert (drawn[0] - whole).abs().max() > 0.02
     torch.testing.assert_close(drawn.mean(0), whole, atol=0.15 * float(drawn.std()), rtol=0)
+
+
+def test_a_checkpoint_holds_what_trains_and_knows_the_rest(
+    micro_config: SSPSAMConfig, small_scenes: SceneSource, tmp_path: Path
+) -> None:
+    for seed in range(2):
+        torch.manual_seed(seed)
+        SSPSAM(micro_config).save_pretrained(tmp_path / f"start-{seed}")
+    config = replace(_CONFIG, stage="boxes", steps=4)
+
+    def run(folder: Path, last: int, seed: int = 0) -> dict[str, torch.Tensor]:
+        model = SSPSAM.from_pretrained(tmp_path / f"start-{seed}", device="cpu")
+        steps = iter(range(last))
+        return _run(model, config, small_scenes, folder, lambda: next(steps, None) is None)
+
+    whole = run(tmp_path / "whole", 4)
+    for version in ("now", "before"):
+        checkpoint = tmp_path / version / "checkpoint.pt"
+        stopped = run(checkpoint.parent, 2)
+        content = torch.load(checkpoint, weights_only=True)
+        assert content["model"].keys() == content["ema"].keys()
+        assert all(name.startswith(STAGES["boxes"]) for name in content["model"])
+        if version == "before":  # which wrote all weights, and nothing of the start
+            old = {name: content[name] for name in content if name not in ("frozen", "start")}
+            torch.save(old | {"model": stopped}, checkpoint)
+        else:
+            with pytest.raises(CheckpointError, match=r"from .*start-0, and the weights of clip, sam that"):
+                run(checkpoint.parent, 4, seed=1)
+        resumed = run(checkpoint.parent, 4)
+        assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+        assert (torch.load(checkpoint, weights_only=True))["frozen"].keys() == {"clip", "sam"}
+
+
+def test_processes_share_a_validation_and_measure_what_one_would(
+    small_model: SSPSAM, small_scenes: SceneSource
+) -> None:
+    config = replace(_CONFIG, validation_scenes=40)
+    shares: list[dict[int, object]] = []
+    for rank in range(2):
+        validate(
+            small_model,
+            small_scenes,
+            config,
+            process=Process(rank, 2, gather=lambda share: shares.append(share) or [share]),
+        )
+    assert [sorted(share) for share in shares] == [[0, 32], [16]]
+    together = validate(small_model, small_scenes, config, process=Process(0, 2, gather=lambda share: shares))
+    assert together == validate(small_model, small_scenes, config)
 
 
 def test_checkpoints_of_other_settings_or_damaged_ones_are_refused(
