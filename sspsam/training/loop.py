@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from sspsam.errors import DivergedError
+from sspsam.errors import CheckpointError, DivergedError
 from sspsam.modeling.model import SSPSAM
 from sspsam.training.features import FeatureCache
 from sspsam.training.optimizer import decoder_is_frozen, make_optimizer, set_rates, trainable
@@ -54,12 +54,12 @@ def train_step(
     if decoder_is_frozen(config, state.step):  # as if it had no gradient: no norm, no moments
         for parameter in model.sam.mask_decoder.parameters():
             parameter.grad = None
-    # Gradients are the same in all processes, losses are not: all of them stop here, at the same step.
+    # Gradients are the same in all processes: all of them stop here, at the same step.
     norm = float(nn.utils.clip_grad_norm_(parameters, config.clip_norm))
-    if not math.isfinite(norm):
+    if not all(map(math.isfinite, (norm, *told.values()))):
         shown = ", ".join(f"{name} {value:g}" for name, value in told.items())
         raise DivergedError(
-            f"stage {config.stage}, step {state.step + 1}: the gradient is not finite (losses: {shown}). "
+            f"stage {config.stage}, step {state.step + 1}: gradient norm {norm:g} (losses: {shown}). "
             f"The checkpoint of an earlier step stays as it was; lower --learning-rate or --clip-norm"
         )
     state.optimizer.step()
@@ -69,9 +69,10 @@ def train_step(
 
 
 def require_finite(state: TrainState, config: TrainConfig) -> None:
-    """Raise DivergedError if a weight is not finite: nothing of it is saved over what was good."""
-    for name, value in state.model.named_parameters():
-        if name in state.ema and not bool(torch.isfinite(value).all()):
+    """Raise DivergedError if a weight that trains is not finite: it is not saved over what was good."""
+    weights = state.model.state_dict()
+    for name, average in state.ema.items():
+        if not bool(torch.isfinite(weights[name]).all() and torch.isfinite(average).all()):
             raise DivergedError(
                 f"stage {config.stage}, step {state.step}: {name} is not finite. The checkpoint of an "
                 "earlier step stays as it was; lower --learning-rate"
@@ -135,6 +136,9 @@ def train(
     if found is not None and found.exists():
         load_state(state, config, found)
         say(f"resuming {config.stage} at step {state.step} of {config.steps}")
+    for name, value in model.state_dict().items():
+        if not bool(torch.isfinite(value).all()):
+            raise CheckpointError(f"{model.source['name']}: {name} is not finite: start from another model")
     cache = None
     if config.cache_features and source.pool is not None:
         cache = FeatureCache(

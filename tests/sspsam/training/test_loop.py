@@ -23,6 +23,7 @@ from sspsam.training.optimizer import learning_rate, make_optimizer, set_rates, 
 from sspsam.training.process import Process
 from sspsam.training.recipes import RECIPES
 from sspsam.training.scene_batches import SceneSource
+from sspsam.training.stages import STAGE_LOSSES
 from sspsam.training.state import TrainState, save_state
 from sspsam.training.train_config import STAGES, TrainConfig
 from sspsam.training.validate import validate
@@ -180,6 +181,26 @@ def test_a_run_that_diverges_stops_and_keeps_its_last_finite_checkpoint(
     if found.exists():  # of a step at which everything was finite
         content = torch.load(found, weights_only=True)
         assert all(torch.isfinite(value).all() for value in content["ema"].values())
+
+
+def test_nothing_that_is_not_finite_is_exported(
+    small_model: SSPSAM, small_scenes: SceneSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even what no gradient tells of: a loss without one, a weight of the start that does not train."""
+    short = replace(_CONFIG, steps=2, stage="boxes")
+
+    def endless(*arguments: object) -> dict[str, torch.Tensor]:
+        return {"l1": torch.tensor(math.inf), "giou": small_model.ssp_encoder.box_token.sum()}
+
+    with monkeypatch.context() as patch:
+        patch.setitem(STAGE_LOSSES, "boxes", endless)
+        with pytest.raises(DivergedError, match=r"stage boxes, step 1: .*l1 inf"):
+            _run(small_model, short, small_scenes, tmp_path)
+    with torch.no_grad():
+        small_model.sam.mask_decoder.mask_tokens.weight[1] = math.nan
+    with pytest.raises(CheckpointError, match=r"mask_tokens\.weight is not finite"):
+        _run(small_model, short, small_scenes, tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_loss_far_above_its_usual_is_said() -> None:
