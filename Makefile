@@ -54,9 +54,9 @@ $(VENV)/.torch: constraints.txt
 	@touch $@
 
 $(VENV)/.run: pyproject.toml constraints.txt $(VENV)/.torch
-	$(PIP) -e '.[pipeline,s3,train,curate]'
+	$(PIP) -e '.[pipeline,s3,train,curate,trust]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.run
-	$(PIP) -e '.[pipeline,s3,train,curate,export,dev]'
+	$(PIP) -e '.[pipeline,s3,train,curate,trust,export,dev]'
 	@touch $@

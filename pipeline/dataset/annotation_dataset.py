@@ -224,8 +224,9 @@ class AnnotationDataset:
             ) from error
 
     def run(self) -> dict[str, Any]:
-        """`_run.json`, or that of the dataset that `curate` or `agree` read; empty if there is none."""
-        made = self.read_json("_curation.json") or self.read_json("_agreement.json") or {}
+        """`_run.json`, or that of the dataset that another command read; empty if there is none."""
+        names = ("_curation.json", "_agreement.json", "_calibration.json")
+        made = next(filter(None, map(self.read_json, names)), {})
         return self.read_json("_run.json") or made.get("run") or {}
 
     def model(self) -> dict[str, Any]:
@@ -354,9 +355,14 @@ def _advice(dataset: AnnotationDataset) -> str:
 
 
 def _refuse_unfinished(dataset: AnnotationDataset) -> None:
-    manifests = ("_curation.json", "curate"), ("_import.json", "import"), ("_agreement.json", "agree")
-    for name, command in manifests:
-        manifest = dataset.read_json(name)
+    commands = {
+        "_curation": "curate",
+        "_import": "import",
+        "_agreement": "agree",
+        "_calibration": "calibrate",
+    }
+    for name, command in commands.items():
+        manifest = dataset.read_json(f"{name}.json")
         if manifest is not None and not manifest.get("complete", False):
             raise DataError(
                 f"{dataset.url}: `sspsam {command}` did not finish writing it. Run it again with --overwrite."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -10,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.dataset.dataset_schema import added_signals, schema_of
 from pipeline.dataset.vocabulary import normalise, stable_hash
 
 #: (stage, "dropped_images" | "dropped_phrases" | "changed_phrases", reason) -> count
@@ -120,6 +122,27 @@ def open_batch(table: pa.Table) -> Batch:
         np.zeros(table.num_rows, dtype=bool),
         np.zeros(len(row_of), dtype=bool),
     )
+
+
+def add_signals(table: pa.Table, values: Mapping[str, np.ndarray]) -> pa.Table:
+    """The rows with fields added to, or replaced in, their annotations.
+
+    values: {one of ADDED_SIGNALS: a value a phrase, NaN where it has none}, in the order of rows and phrases.
+    """
+    added = {*added_signals(table.schema), *values}
+    schema = schema_of("split" in table.schema.names, added)
+    annotations = one_array(table["annotations"])
+    flat = annotations.flatten()
+    counts = np.asarray(pc.fill_null(pc.list_value_length(annotations), 0), dtype=np.int64)
+    kind = schema.field("annotations").type.value_type
+    fields = {one.name: flat.field(at) for at, one in enumerate(flat.type)}
+    fields |= {name: pa.array(told, pa.float32(), from_pandas=True) for name, told in values.items()}
+    structs = pa.StructArray.from_arrays([fields[one.name] for one in kind], fields=list(kind))
+    offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]).astype(np.int32))
+    lists = pa.ListArray.from_arrays(offsets, structs)
+    place = table.schema.get_field_index("annotations")
+    whole = table.set_column(place, schema.field("annotations"), lists)
+    return whole.replace_schema_metadata(table.schema.metadata or schema.metadata)
 
 
 def one_array(column: pa.ChunkedArray) -> Any:

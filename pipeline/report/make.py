@@ -11,13 +11,13 @@ from pipeline.dataset.image_rows import Rows
 from pipeline.dataset.phrase_index import Index
 from pipeline.dataset.pictures import Pictures
 from pipeline.dataset.reviews import Reviews
+from pipeline.dataset.truth import Agreement, Truth, load_samples, make_table, measure
 from pipeline.report import tiles
 from pipeline.report.numbers import Numbers, count, phrase_rows
 from pipeline.report.page import Content, render
 from pipeline.report.report_config import ReportConfig
 from pipeline.report.sheet import draw_sheet
 from pipeline.report.tiles import Section, draw_tiles
-from pipeline.report.truth import Agreement, Truth, load_samples, make_table, measure
 from pipeline.sources.storage import is_local
 from sspsam.errors import ConfigError, DataError
 from sspsam.storage.secrets import redact
@@ -96,11 +96,12 @@ def _targets(config: ReportConfig, dataset: AnnotationDataset) -> tuple[Path, Pa
 
 
 def _open_truth(index: Index, config: ReportConfig) -> Truth | None:
+    limits = {"memory_mb": config.memory_mb, "threads": config.threads}
     if config.truth is not None:
-        return Truth(index, config.truth, config)
+        return Truth(index, config.truth, **limits)
     beside = f"{index.dataset.root}/truth"
     if index.dataset.fs.isdir(f"{beside}/annotations"):
-        return Truth(index, f"{index.dataset.url.rstrip('/')}/truth", config)
+        return Truth(index, f"{index.dataset.url.rstrip('/')}/truth", **limits)
     return None
 
 

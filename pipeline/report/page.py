@@ -16,9 +16,9 @@ from markupsafe import Markup
 from PIL import Image
 
 from pipeline.dataset.numerals import number, percent, reasons
+from pipeline.dataset.truth import Agreement
 from pipeline.report.numbers import Numbers, PhraseRow
 from pipeline.report.tiles import Section
-from pipeline.report.truth import Agreement
 from sspsam.known_models import caveat
 
 STYLE = Path(__file__).parent / "static" / "report.css"

@@ -9,9 +9,9 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 from pipeline.dataset.numerals import number
+from pipeline.dataset.truth import Agreement
 from pipeline.report.numbers import Numbers
 from pipeline.report.tiles import Line, Section, Tile
-from pipeline.report.truth import Agreement
 from sspsam.drawing.labels import font_for, shortened
 
 _COLUMNS = 6

@@ -13,7 +13,7 @@ from PIL import Image
 from pipeline.dataset.image_rows import Rows
 from pipeline.dataset.phrase_index import Index
 from pipeline.dataset.pictures import Pictures
-from pipeline.report.truth import Truth
+from pipeline.dataset.truth import Truth
 from sspsam.drawing.overlays import PALETTE, draw_overlay
 from sspsam.errors import DataError, SSPSAMError
 from sspsam.inference.masks import Mask, decode_rle, encode_rle

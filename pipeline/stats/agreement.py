@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.dataset.annotation_dataset import open_dataset
-from pipeline.dataset.dataset_schema import added_signals, schema_of
+from pipeline.dataset.dataset_schema import schema_of
 from pipeline.dataset.destination import Destination
-from pipeline.dataset.phrase_rows import one_array
+from pipeline.dataset.phrase_rows import add_signals
 from pipeline.stats.compare import count_images, measure, nothing_in_both, pairing, portions
 from sspsam.errors import ConfigError
 
@@ -90,21 +90,10 @@ def agree(
 
 def _with_agreement(table: pa.Table, found: _Agreement) -> pa.Table:
     """The rows with the field `agreement` in each of their annotations."""
-    schema = schema_of("split" in table.schema.names, (*added_signals(table.schema), "agreement"))
-    annotations = one_array(table["annotations"])
-    flat = annotations.flatten()
-    counts = np.asarray(pc.fill_null(pc.list_value_length(annotations), 0), dtype=np.int64)
+    counts = pc.fill_null(pc.list_value_length(table["annotations"]), 0).to_pylist()
     values = [
-        found.get((key, place))
-        for key, count in zip(table["key"].to_pylist(), counts.tolist(), strict=True)
+        found.get((key, place), np.nan)
+        for key, count in zip(table["key"].to_pylist(), counts, strict=True)
         for place in range(count)
     ]
-    kind = schema.field("annotations").type.value_type
-    fields = {one.name: flat.field(at) for at, one in enumerate(flat.type)}
-    fields["agreement"] = pa.array(values, pa.float32())
-    structs = pa.StructArray.from_arrays([fields[one.name] for one in kind], fields=list(kind))
-    offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]).astype(np.int32))
-    column = table.schema.get_field_index("annotations")
-    lists = pa.ListArray.from_arrays(offsets, structs)
-    whole = table.set_column(column, schema.field("annotations"), lists)
-    return whole.replace_schema_metadata(schema.metadata)
+    return add_signals(table, {"agreement": np.array(values, dtype=float)})

@@ -58,7 +58,9 @@ class ImagePlaces:
             dataset: its folder or URL, as a person named it.
             read_json: a manifest of it by name, None where there is none.
         """
-        made = read_json("_curation.json") or read_json("_agreement.json") or {}
+        made = next(
+            filter(None, map(read_json, ("_curation.json", "_agreement.json", "_calibration.json"))), {}
+        )
         imported = read_json("_import.json") or {}
         run = _mapping(read_json("_run.json") or made.get("run"))
         saved = _mapping(made.get("image_places"))
@@ -74,7 +76,7 @@ class ImagePlaces:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """What `_curation.json` and `_agreement.json` keep of the places, beside the inputs of its run."""
+        """What `_curation.json` and its like keep of the places, beside the inputs of its run."""
         return {"base": self.base, "places": sorted(self.named), "moved": [list(pair) for pair in self.moved]}
 
     def locate(self, ref: Mapping[str, Any]) -> dict[str, Any]:

@@ -26,6 +26,7 @@ NEAR_MISSES = {
     "view": ("--prot", "--port"),
     "stats": ("--compair", "--compare"),
     "agree": ("--memroy-mb", "--memory-mb"),
+    "calibrate": ("--verdict", "--verdicts"),
     "curate": ("--merge-iuo", "--merge-iou"),
     "export": ("--categorys", "--categories"),
     "import": ("--phrase-feild", "--phrase-field"),

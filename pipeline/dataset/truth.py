@@ -1,6 +1,6 @@
 """How well masks agree with true ones: a dataset of the same schema with the same keys and phrases.
 
-Results stand in the index's table `truth(image_id, position, iou, truth_area)`, so that the report can
+Results stand in the index's table `truth(image_id, position, iou, truth_area)`, so that readers can
 sort and sample by them; nothing else grows with the dataset.
 """
 
@@ -20,7 +20,6 @@ from pipeline.dataset.annotation_dataset import open_dataset
 from pipeline.dataset.image_rows import Rows
 from pipeline.dataset.phrase_index import Index
 from pipeline.dataset.segmentations import coco_rle
-from pipeline.report.report_config import ReportConfig
 from sspsam.errors import DataError
 from sspsam.rle import check_rle
 
@@ -56,18 +55,18 @@ def make_table(index: Index) -> None:
 
 
 class Truth:
-    """A dataset of true masks, opened beside the index of the dataset that is reported.
+    """A dataset of true masks, opened beside the index of the dataset that is compared with it.
 
     Images match by shard and key, or by key alone where no shard is common to both.
     """
 
-    def __init__(self, index: Index, url: str, config: ReportConfig) -> None:
+    def __init__(self, index: Index, url: str, *, memory_mb: int = 1024, threads: int = 8) -> None:
         """Raises DataError if a file of it cannot be read."""
         self._mine = index
         self.url = url
-        dataset = open_dataset(url, storage_options=config.storage_options, tolerant=True)
-        self._index = Index(dataset, memory_mb=config.memory_mb, threads=config.threads)
-        self._rows = Rows(self._index, threads=config.threads)
+        dataset = open_dataset(url, storage_options=index.dataset.storage_options, tolerant=True)
+        self._index = Index(dataset, memory_mb=memory_mb, threads=threads)
+        self._rows = Rows(self._index, threads=threads)
         self._index.refresh()
         problems = self._index.progress().problems
         if problems:
@@ -77,7 +76,7 @@ class Truth:
         self._name = 'shard || chr(0) || "key"' if common else '"key"'
 
     def rows(self, images: Sequence[int]) -> dict[int, dict[str, Any]]:
-        """{id in the reported dataset: true row} of those images that the truth holds."""
+        """{id in the dataset compared: true row} of those images that the truth holds."""
         if not images:
             return {}
         mine = self._mine.query(
