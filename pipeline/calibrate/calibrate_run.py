@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from pipeline.calibrate.fit import FOLDS, MIN_LABELS, THRESHOLDS, fit_part, folds
 from pipeline.calibrate.judge import judge, ranks, risk_coverage
-from pipeline.calibrate.labels import Labels, read_labels
+from pipeline.calibrate.labelled_phrases import Labels, read_labels
 from pipeline.dataset.annotation_dataset import open_dataset
 from pipeline.dataset.calibration import DERIVED, FORMAT, VERSION, Calibration, predict
 from pipeline.dataset.destination import Destination

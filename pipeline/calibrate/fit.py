@@ -90,6 +90,9 @@ def booster(rows: int, signs: Sequence[int]) -> Any:
 def _trees(features: np.ndarray, quality: np.ndarray, signs: Sequence[int]) -> dict[str, Any]:
     from threadpoolctl import threadpool_limits
 
+    # scikit-learn cannot bin a column without values; nothing splits on one of zeros.
+    empty = np.isnan(features).all(axis=0)
+    features = np.where(empty, 0.0, features)
     # Few rows are not worth several threads, which wait for each other busily where cores are shared.
     with threadpool_limits(1 if len(quality) < 20_000 else None):
         return as_json(booster(len(quality), signs).fit(features, quality))

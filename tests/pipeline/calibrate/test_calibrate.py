@@ -18,7 +18,7 @@ from jobs.calibrate import main
 from pipeline.calibrate.calibrate_run import learn
 from pipeline.calibrate.fit import as_json, booster, fit_part
 from pipeline.calibrate.judge import judge, risk_coverage
-from pipeline.calibrate.labels import Labels
+from pipeline.calibrate.labelled_phrases import Labels
 from pipeline.curate import CurateConfig, CurateResources, curate
 from pipeline.dataset.annotation_dataset import open_dataset
 from pipeline.dataset.calibration import SCORE_SHARE, Calibration, evaluate_tree, predict
@@ -36,6 +36,7 @@ def drawn(count: int, seed: int = 0) -> Labels:
     quality = np.clip(0.6 * features[:, 0] + 0.4 * features[:, 1] + rng.normal(0, 0.1, count), 0, 1)
     features[rng.random(count) < 0.1, 0] = np.nan
     has_target = rng.random(count) < 0.8
+    features[~has_target, 2] = np.where(np.arange((~has_target).sum()) == 3, 0.2, np.nan)  # of one phrase
     quality[~has_target] = (quality[~has_target] > 0.4).astype(float)
     names = ("score", "stability", "clip_score", "words")
     images = np.arange(count) // 5
