@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from jobs.choose_model import choose_model
 from jobs.options import run
 from sspsam.errors import ConfigError, DataError, ImageError
 
@@ -55,9 +56,10 @@ def segment(
 
     Args:
         image: file, URL, or - for standard input
-        model: for photographs hf://wayneicloud/SSP-SAM (the authors'), a folder, file or URL; the default
-            tiny knows drawings only; `sspsam models` lists more; or another open model: sam3:SOURCE,
-            grounded-sam:DETECTOR+SEGMENTER, module:factory (docs/model.md)
+        model: for photographs hf://wayneicloud/SSP-SAM (the authors'), a folder, file or URL; `sspsam
+            models` lists more; or another open model: sam3:SOURCE, grounded-sam:DETECTOR+SEGMENTER,
+            module:factory (docs/model.md). Without it: on a terminal you are asked, elsewhere it is
+            tiny, which knows drawings only
         model_options: options of another open model, such as its thresholds, as JSON
         sha256: hex digest that the model's weights must have
         device: torch device (default: CUDA, else MPS, else CPU)
@@ -69,7 +71,6 @@ def segment(
         min_target_pixels: fewer positive pixels in the score square mean "no target" (the model's own: 50)
     """
     from sspsam import Segmenter, SegmenterConfig, draw_explanation, draw_overlay
-    from sspsam.checkpoint import default_model
     from sspsam.images.decoding import MAX_PIXELS, decode_image
 
     requested = [phrase, *phrases]
@@ -85,7 +86,7 @@ def segment(
         picture = decode_image(_read(image), config.max_pixels)
     except ImageError as error:
         raise type(error)(f"{image}: {error}") from error
-    segmenter, source = _load(model or default_model(), _as_object(model_options), device, sha256, config)
+    segmenter, source = _load(model or choose_model(), _as_object(model_options), device, sha256, config)
     if not isinstance(segmenter, Segmenter) and (explain or min_target_pixels is not None):
         raise ConfigError(f"--explain and --min-target-pixels are for SSP-SAM, not for --model {model}")
     (result,) = segmenter.segment_images([picture], [requested])
@@ -161,13 +162,15 @@ def _load(
     from sspsam import SSPSAM, Segmenter
     from sspsam.checkpoint import RANDOM_PREFIX
     from sspsam.known_models import model_warning
-    from sspsam.open_models.named import fingerprint, is_open_model, named_model
+    from sspsam.open_models.named import fingerprint, hub_commit, is_open_model, named_model
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
             if is_open_model(name) or options:
                 source = {"name": name, "sha256": fingerprint(name, options)}
+                if commit := hub_commit(name, source["sha256"]):
+                    source["commit"] = commit
                 segmenter = named_model(name, options).load(device, config, sha256)
             else:
                 model = SSPSAM.from_pretrained(name, device=device, sha256=sha256)

@@ -27,7 +27,7 @@ from sspsam.errors import ArchitectureError, CheckpointError, UnknownModelError
 from sspsam.known_models import DRAWN_SCENES
 from sspsam.language.tokenizer import Tokenizer
 from sspsam.model_config import PRESETS, SSPSAMConfig
-from sspsam.storage.hub import CHECKPOINTS, HubModel, fetch_model
+from sspsam.storage.hub import CHECKPOINTS, HubModel, commit_of, fetch_model
 from sspsam.storage.local_copies import fetch, file_sha256, verify_sha256
 from sspsam.storage.local_paths import located
 
@@ -55,7 +55,8 @@ def located_model(source: str, home: str = "") -> str:
 class Weights:
     """What a checkpoint holds: sizes, tensors, the tokenizer that they were trained with.
 
-    `source`: {"name": as given, "sha256": hex digest of the weights file}, for bundled ones `trained_on`.
+    `source`: {"name": as given, "sha256": hex digest of the weights file}, for bundled ones `trained_on`, for
+    those of the hub `commit`.
     """
 
     config: SSPSAMConfig
@@ -81,7 +82,9 @@ def read_weights(source: str, *, sha256: str | None = None) -> Weights:
             f"{config.clip.vocab_size}; put the checkpoint's own {TOKENIZER_FILE} beside it"
         )
     digest = sha256 or file_sha256(found.weights)
-    return Weights(config, tensors, tokenizer, {"name": source, "sha256": digest} | bundled_mark(digest))
+    commit = commit_of(found.weights)
+    marks = bundled_mark(digest) | ({"commit": commit} if commit else {})
+    return Weights(config, tensors, tokenizer, {"name": source, "sha256": digest} | marks)
 
 
 def bundled_mark(sha256: str) -> dict[str, str]:

@@ -43,7 +43,7 @@ class Manifest:
     """What decides a dataset's rows, and what it was made from.
 
     Args:
-        model: `name` and `sha256`; for bundled weights `trained_on`.
+        model: `name` and `sha256`; for bundled weights `trained_on`, for those of the hub `commit`.
         options: those that rows depend on; a resume must have the same.
         inputs: each shard's name, url, format, size and etag.
         image_root: folder that relative `image_ref.url` are relative to; None where all are absolute.
@@ -59,7 +59,12 @@ class Manifest:
 
     @classmethod
     def of(
-        cls, config: AnnotateConfig, shards: Sequence[Shard], sha256: str, image_root: str | None = None
+        cls,
+        config: AnnotateConfig,
+        shards: Sequence[Shard],
+        sha256: str,
+        image_root: str | None = None,
+        commit: str | None = None,
     ) -> Manifest:
         """The manifest of a run that starts now."""
         run = {
@@ -67,8 +72,9 @@ class Manifest:
             "options": config.all_options(),
             "versions": versions(),
         }
+        marks = bundled_mark(sha256) | ({"commit": commit} if commit else {})
         return cls(
-            model={"name": redact(config.model.model), "sha256": sha256} | bundled_mark(sha256),
+            model={"name": redact(config.model.model), "sha256": sha256} | marks,
             options=redact_urls(config.dataset_options()),
             inputs=redact_urls([{name: getattr(shard, name) for name in _OF_SHARD} for shard in shards]),
             runs=[redact_urls(run)],

@@ -146,6 +146,14 @@ def fingerprint(job: Job) -> str:
     return f"factory {getattr(job.segmenter_factory, '__qualname__', type(job.segmenter_factory))}"
 
 
+def _hub_commit(job: Job, sha256: str) -> str | None:
+    if not isinstance(job.segmenter_factory, LoadSegmenter):
+        return None
+    from sspsam.open_models.named import hub_commit
+
+    return hub_commit(job.config.model.model, sha256)
+
+
 def caution(job: Job, model: Mapping[str, Any]) -> str | None:
     """`model_warning`, but for the demo model on shards of drawn scenes, which are known by their bytes."""
     warning = model_warning(model)
@@ -202,7 +210,7 @@ def open_output(
         config = job.config
         if config.output.chunk_size == AUTO:
             config = with_chunk_size(config, chunk_size(job))
-        now = Manifest.of(config, job.shards, sha256, job.image_root)
+        now = Manifest.of(config, job.shards, sha256, job.image_root, _hub_commit(job, sha256))
         if not store.create(manifests.NAME, now.to_json()):
             # Another job came at the same time: it says the chunk size, and must have the same options.
             return open_output(store, job, sha256, chunk_size)

@@ -17,6 +17,8 @@ from sspsam.errors import ChecksumError, ConfigError
 from sspsam.inference.results import SegmenterConfig
 from sspsam.open_models.open_segmenter import OpenSegmenter
 from sspsam.open_models.protocol import ModelFactory, PhraseSegmenter
+from sspsam.open_models.weights import local_folder
+from sspsam.storage.hub import HubModel, commit_of
 from sspsam.storage.local_paths import located
 
 #: Prefix of --model -> (factory, what follows the prefix).
@@ -44,6 +46,19 @@ def fingerprint(name: str, options: Mapping[str, Any] | None = None) -> str:
     if options:
         raise ConfigError(f"--model-options is for other models than SSP-SAM; --model {name} has none")
     return checkpoint.fingerprint(name)
+
+
+def hub_commit(name: str, sha256: str) -> str | None:
+    """The commit of the hub from which the weights came, for a manifest; those of several joined by "+".
+
+    None for weights from elsewhere. sha256: what `fingerprint` gave.
+    """
+    if is_open_model(name):
+        folders = [local_folder(one) for one in named_model(name).sources]
+        commits = [commit_of(folder) for folder in folders]
+        return "+".join(one or "-" for one in commits) if any(commits) else None
+    on_hub = HubModel.parse(name) is not None
+    return commit_of(checkpoint.resolve(name, sha256=sha256).weights) if on_hub else None
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn, Transf
 from tqdm import TqdmExperimentalWarning
 from tqdm.rich import tqdm_rich
 
+_BYTES_A_MINUTE = 60 * 100e6 / 8  # of a line of 100 Mbit/s
+
 
 class DownloadBar(tqdm_rich):
     """Rich's bar with size, speed and time left, on stderr, within 80 columns; nothing where that is no
@@ -29,7 +31,13 @@ class DownloadBar(tqdm_rich):
 
 def announce(url: str, size: int, folder: Path) -> None:
     """Say on stderr what is going to be downloaded, how much it is (bytes) and where it is kept."""
-    print(f"downloading {url} ({size_text(size)}), once, into {folder}", file=sys.stderr, flush=True)
+    print(f"downloading {url} ({weight_text(size)}), once, into {folder}", file=sys.stderr, flush=True)
+
+
+def weight_text(size: int | None) -> str:
+    """Bytes, and how long that takes where it is long: "2.1 GB, about 3 minutes at 100 Mbit/s"."""
+    minutes = (size or 0) / _BYTES_A_MINUTE
+    return size_text(size) + (f", about {minutes:.0f} minutes at 100 Mbit/s" if minutes >= 1.5 else "")
 
 
 def size_text(size: int | None) -> str:

@@ -32,6 +32,8 @@ _URL = re.compile(
     r"(?:@(?P<revision>refs/(?:pr|convert)/[^/]+|[^/]+))?/?(?P<path>.*)"
 )
 _FILES_NAMED = 8
+#: Where huggingface_hub's cache keeps the files of a commit.
+_SNAPSHOT = re.compile(r"/models--[^/]+/snapshots/([0-9a-f]{40})/")
 T = TypeVar("T")
 
 
@@ -127,6 +129,17 @@ def list_files(model: HubModel) -> dict[str, int | None]:
     api = _library(model).HfApi()
     info = _asked(model, lambda: api.model_info(model.repo, revision=model.revision, files_metadata=True))
     return {one.rfilename: one.size for one in info.siblings or ()}
+
+
+def downloaded(model: HubModel) -> list[str]:
+    """The checkpoints that the cache holds, by path in the repository. Nothing is asked of the hub."""
+    return model.checkpoints(dict.fromkeys(_cached(model)))
+
+
+def commit_of(file: Path) -> str | None:
+    """The commit that a file of the cache was resolved to; None for a file from elsewhere."""
+    found = _SNAPSHOT.search(file.absolute().as_posix() + "/")
+    return found and found[1]
 
 
 def _with_companions(

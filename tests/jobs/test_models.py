@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,9 @@ import pytest
 from PIL import Image
 
 from jobs import models, segment
+from jobs.choose_model import choose_model
+from sspsam.storage.downloads import weight_text
+from sspsam.storage.hub import HubModel, fetch_model
 from sspsam.storage.local_copies import file_sha256
 from tests.hub_server import Hub
 from tests.sspsam.modeling import parity
@@ -25,28 +29,65 @@ def photo(tmp_path: Path) -> Path:
     return tmp_path / "photo.png"
 
 
-def test_weights_of_the_authors_layout_from_a_hub(hub: Hub, photo: Path, tmp_path: Path) -> None:
-    """HF_ENDPOINT and all, in a process of its own: what is downloaded and how much, then an overlay."""
+def test_the_first_minute_at_a_terminal(hub: Hub, photo: Path, tmp_path: Path) -> None:
+    """No flag but the photo: asked what to download, with its size, then a bar, a table and an overlay."""
     state = {name: tensor.half() for name, tensor in parity.authors_state().items()}
     checkpoint = parity.write_checkpoint(tmp_path / "ssp-sam.pth", state)
-    hub.push("org/SSP-SAM", {"README.md": b"weights", "best/ssp-sam.pth": checkpoint.read_bytes()})
-    overlay = tmp_path / "overlay.png"
-    arguments = [str(photo), "the dog", "--model", "hf://org/SSP-SAM", "--json", "-o", str(overlay)]
+    files = {"README.md": b"weights", "best/ssp-sam.pth": checkpoint.read_bytes(), "other.pth": b"other"}
+    commit = hub.push("wayneicloud/SSP-SAM", files)
     settings = {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-m", "jobs.cli", "segment", *arguments, "--device", "cpu"],
-        env=os.environ | settings,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
+    terminal, side = pty.openpty()
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "jobs.cli",
+            "segment",
+            str(photo),
+            "the dog",
+            *("--device", "cpu", "--json", "-o", "overlay.png"),
+        ],
+        cwd=tmp_path,
+        env=os.environ | settings | {"PYTHONPATH": str(Path(segment.__file__).parents[1]), "COLUMNS": "80"},
+        stdin=side,
+        stdout=subprocess.PIPE,
+        stderr=side,
     )
-    assert done.returncode == 0, done.stderr
-    answer = json.loads(done.stdout)
-    assert answer["model"] == {"name": "hf://org/SSP-SAM", "sha256": file_sha256(checkpoint)}
-    assert "downloading hf://org/SSP-SAM/best/ssp-sam.pth (10" in done.stderr
-    assert "mean nothing on photographs" not in done.stderr
-    assert Image.open(overlay).width >= 80
+    os.close(side)
+    os.write(terminal, b"1\n")
+    assert process.stdout is not None
+    answer = json.loads(process.stdout.read())
+    said = os.read(terminal, 1 << 20).decode()
+    os.close(terminal)
+    assert process.wait(60) == 0
+    url = "hf://wayneicloud/SSP-SAM/best/ssp-sam.pth"
+    assert answer["model"] == {"name": url, "sha256": file_sha256(checkpoint), "commit": commit}
+    size = f"({checkpoint.stat().st_size / 1e6:.1f} MB"
+    for wanted in (f"  1  {url}  {size}", "other.pth  (5 bytes)", "Enter for the demo model", "━"):
+        assert wanted in said
+    assert f"downloading {url} {size}" in said
+    assert "mean nothing on photographs" not in said
+    assert Image.open(tmp_path / "overlay.png").width >= 80
+
+
+def test_who_is_asked_for_a_model(hub: Hub, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    assert choose_model() == "tiny"  # no terminal
+    assert not hub.requests
+    for stream in (sys.stdin, sys.stderr):
+        monkeypatch.setattr(stream, "isatty", lambda: True, raising=False)
+    assert choose_model() == "tiny"
+    assert "They cannot be had now: hf://wayneicloud/SSP-SAM: no such repository" in capsys.readouterr().err
+    hub.push("wayneicloud/SSP-SAM", {"a.pth": b"a", "b.pth": b"b" * 2_000_000})
+    for typed, model in {"": "tiny", "3": "tiny", "2": "hf://wayneicloud/SSP-SAM/b.pth"}.items():
+        monkeypatch.setattr(sys.stdin, "readline", lambda typed=typed: f"{typed}\n", raising=False)
+        assert choose_model() == model
+    assert "2  hf://wayneicloud/SSP-SAM/b.pth  (2.0 MB)" in capsys.readouterr().err
+    assert weight_text(2_100_000_000) == "2.1 GB, about 3 minutes at 100 Mbit/s"
+    fetch_model(HubModel("wayneicloud/SSP-SAM", "main", "a.pth"), ())
+    hub.requests.clear()
+    assert choose_model() == "hf://wayneicloud/SSP-SAM/a.pth"  # what was downloaded is not asked for again
+    assert "downloaded before" in capsys.readouterr().err
+    assert not hub.requests
 
 
 def test_the_demo_model_says_what_it_is(photo: Path, tmp_path: Path, capsys, monkeypatch) -> None:

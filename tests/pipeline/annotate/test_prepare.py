@@ -10,9 +10,11 @@ import pytest
 
 from pipeline.annotate import dry_run as dry
 from pipeline.annotate.annotate_config import AnnotateConfig
-from pipeline.annotate.prepare import Allocation, as_begun, open_output, prepare
+from pipeline.annotate.prepare import Allocation, as_begun, fingerprint, open_output, prepare
 from pipeline.dataset.store import Store
 from sspsam.errors import ConfigError, DecompressionBombError, UnknownModelError
+from sspsam.open_models.named import hub_commit
+from tests.hub_server import Hub
 from tests.pipeline.annotate.inputs import picture, write_shards
 
 ONE_CPU = Allocation(replicas=(1, 1), gpus=0.0, cpus=1.0, threads=1, memory_bytes=None, read_tasks=1)
@@ -46,6 +48,21 @@ def test_a_dry_run_knows_of_a_missing_model_without_ray(
     monkeypatch.setattr(dry, "connected", lambda: pytest.fail("Ray was started"))
     with pytest.raises(UnknownModelError, match="no model 'nosuch'"):
         dry.dry_run(AnnotateConfig.from_options(given | {"model": "nosuch", "dry_run": True}))
+
+
+def test_the_manifest_has_the_commit_that_a_branch_stood_for(
+    hub: Hub, given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of SSP-SAM and of other open models; the weights need not be loaded for it."""
+    commit = hub.push("org/one", {"m.pth": b"weights", "config.json": b"{}", "a.safetensors": b"w"})
+    config = AnnotateConfig.from_options(given | {"model": "hf://org/one/m.pth"})
+    job = prepare(config)
+    manifest, _ = open_output(Store(config.output.output, {}), job, fingerprint(job))
+    assert manifest.model["commit"] == commit
+    hub.push("org/one", {"m.pth": b"other weights"})
+    assert hub_commit("hf://org/one/m.pth", manifest.model["sha256"]) == commit
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert hub_commit(f"grounded-sam:org/one@{commit}+{given['input']}", "") == f"{commit}+-"
 
 
 def test_a_dataset_older_than_the_options_of_phrases_goes_on_as_it_began(given: dict[str, Any]) -> None:
