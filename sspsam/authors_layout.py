@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 
 from torch import Tensor
 
-from sspsam.errors import ArchitectureError
+from sspsam.errors import ArchitectureError, ConfigError
 from sspsam.model_config import CLIPConfig, SAMConfig, SSPConfig, SSPSAMConfig
 
 _UNUSED = re.compile(r"(img2img_attn|norm_text_cond_img|encoder\.visual\.attn)\.")
@@ -122,8 +122,12 @@ def infer_config(state: Mapping[str, Tensor]) -> SSPSAMConfig:
     try:
         clip = _clip_config(state)
         return SSPSAMConfig(clip=clip, ssp=_ssp_config(state), sam=_sam_config(state))
-    except (KeyError, IndexError) as error:
+    except KeyError as error:
         raise ArchitectureError(f"not an SSP-SAM checkpoint: it has no tensor {error}") from error
+    except (IndexError, TypeError, ValueError, ArithmeticError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ArchitectureError(f"not an SSP-SAM checkpoint: a tensor has another shape ({error})") from error
 
 
 def _count(state: Mapping[str, Tensor], prefix: str) -> int:

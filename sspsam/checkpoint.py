@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sspsam.authors_layout import infer_config, is_authors_layout, to_ours
-from sspsam.errors import ArchitectureError, CheckpointError, UnknownModelError
+from sspsam.errors import ArchitectureError, CheckpointError, ConfigError, UnknownModelError, one_line
 from sspsam.known_models import DRAWN_SCENES
 from sspsam.language.tokenizer import Tokenizer
 from sspsam.model_config import PRESETS, SSPSAMConfig
@@ -217,14 +217,16 @@ def _read_safetensors(found: ModelFiles) -> tuple[SSPSAMConfig, dict[str, Tensor
             state = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is damaged or no safetensors file: {error}") from error
-    text = found.config.read_text() if found.config else metadata.get("config")
+    text = found.config.read_bytes() if found.config else metadata.get("config")
     if text is None:
         if is_authors_layout(state):
             return infer_config(state), to_ours(state)
         raise ArchitectureError(f"{path} has no config: put its {CONFIG_FILE} beside it")
     try:
         return SSPSAMConfig.from_dict(json.loads(text)), state
-    except json.JSONDecodeError as error:
+    except ConfigError as error:
+        raise ConfigError(f"{found.config or path}: {error}") from error
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{found.config or path}: the config is not JSON: {error}") from error
 
 
@@ -240,10 +242,17 @@ def _read_pickle(path: Path) -> tuple[SSPSAMConfig, dict[str, Tensor]]:
             f"{path} is not loaded, because unpickling it would run code or it is damaged{reason}; "
             "get the checkpoint again, or have its owner save it as safetensors"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is damaged or no PyTorch checkpoint: {error}") from error
+    except Exception as error:  # a damaged pickle raises anything
+        raise CheckpointError(f"{path} is damaged or no PyTorch checkpoint: {one_line(error)}") from error
     state = content.get("model", content) if isinstance(content, dict) else None
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
         raise ArchitectureError(f"{path} holds no state dict under the key 'model'")
-    state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
-    return infer_config(state), to_ours(state)
+    state = {str(name).removeprefix("module."): tensor for name, tensor in state.items()}
+    for name, tensor in state.items():
+        # A view may claim any shape over one number: copies of it would fill the memory.
+        if tensor.numel() * tensor.itemsize > tensor.untyped_storage().nbytes():
+            raise ArchitectureError(f"{path}: {name} of shape {tuple(tensor.shape)} is not all in the file")
+    try:
+        return infer_config(state), to_ours(state)
+    except (ArchitectureError, ConfigError) as error:
+        raise ArchitectureError(f"{path}: {error}") from error

@@ -25,6 +25,11 @@
 from __future__ import annotations
 
 
+def one_line(error: BaseException) -> str:
+    """What an error of a library says, as part of a message: on one line, its kind where it says nothing."""
+    return " ".join(str(error).split())[:400] or type(error).__name__
+
+
 class SSPSAMError(Exception):
     """Base of every error raised on purpose. The message names the file or flag and the mend."""
 

@@ -11,6 +11,9 @@ from typing import Any
 
 from sspsam.errors import ConfigError
 
+#: Above these a config is damaged or meant to fill the memory.
+_MOST, _MOST_LAYERS = 2**20, 512
+
 
 def _require(condition: bool, message: str) -> None:
     if not condition:
@@ -18,11 +21,16 @@ def _require(condition: bool, message: str) -> None:
 
 
 def _check(config: Any, prefix: str, **parts: str) -> None:
-    """Every whole number is positive, and each field of `parts` a multiple of the field that it names."""
+    """Each field is of its type, every whole number positive and no more than a model can have, and each
+    field of `parts` a multiple of the field that it names."""
     for item in fields(config):
-        value = getattr(config, item.name)
-        if isinstance(value, int):
-            _require(value > 0, f"{prefix}.{item.name} must be positive, not {value}")
+        value, name = getattr(config, item.name), f"{prefix}.{item.name}"
+        if item.type == "int":
+            most = _MOST_LAYERS if item.name.endswith(("layers", "depth")) else _MOST
+            _require(type(value) is int and value > 0, f"{name} must be positive, not {value!r:.80}")
+            _require(value <= most, f"{name} is {str(value)[:80]}; no known model has over {most}")
+        elif item.type == "str":
+            _require(isinstance(value, str), f"{name} must be text, not {value!r:.80}")
     for name, part in parts.items():
         whole, share = getattr(config, name), getattr(config, part)
         _require(whole % share == 0, f"{prefix}.{name} {whole} is no multiple of {prefix}.{part} {share}")
@@ -123,7 +131,9 @@ class SSPSAMConfig:
     min_target_pixels: int = 50  # fewer positive pixels in that square mean "no target", pixels
 
     def __post_init__(self) -> None:
-        _require(self.score_size > 0, f"score_size must be positive, not {self.score_size}")
+        _require(
+            0 < self.score_size <= 2**14, f"score_size must be 1 to {2**14} pixels, not {self.score_size}"
+        )
         _require(
             self.min_target_pixels >= 0,
             f"min_target_pixels must not be negative, not {self.min_target_pixels}",

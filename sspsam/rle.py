@@ -27,9 +27,12 @@ def check_rle(rle: Mapping[str, Any]) -> np.ndarray:
     may have it.
     """
     size, counts = rle.get("size"), rle.get("counts")
-    if size is None or counts is None or len(size) != 2 or min(size) < 0:
+    try:
+        height, width = (int(side) for side in size or ())
+    except (TypeError, ValueError, OverflowError):
+        height = width = -1
+    if not isinstance(counts, (str, bytes)) or min(height, width) < 0:
         raise DataError("the row holds no RLE (size and counts)")
-    height, width = (int(side) for side in size)
     try:
         raw = counts.encode("ascii") if isinstance(counts, str) else bytes(counts)
     except UnicodeEncodeError as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ import torch
 
 from sspsam import SSPSAM, SSPSAMConfig
 from tests.hub_server import Hub, hub_server
+from tests.micro_model import micro_config
 
 torch.set_num_threads(1)  # two cores: the processes under test need the other one
 
@@ -37,27 +37,9 @@ def tiny_config() -> SSPSAMConfig:
     return SSPSAMConfig.preset("tiny")
 
 
-@pytest.fixture(scope="session")
-def micro_config(tiny_config: SSPSAMConfig) -> SSPSAMConfig:
-    """A layout so small that a test may train it, and that the speed of a job does not matter."""
-    return replace(
-        tiny_config,
-        clip=replace(tiny_config.clip, image_size=48, vision_width=48, vision_layers=2, text_layers=1),
-        ssp=replace(tiny_config.ssp, width=32, prompts=4, layers=1, feed_forward=64),
-        sam=replace(
-            tiny_config.sam,
-            image_size=64,
-            encoder_width=32,
-            encoder_depth=2,
-            global_blocks=(1,),
-            window=2,
-            embed_dim=32,
-            decoder_mlp=32,
-            iou_hidden=32,
-        ),
-        score_size=64,
-        min_target_pixels=10,
-    )
+@pytest.fixture(scope="session", name="micro_config")
+def _micro_config() -> SSPSAMConfig:
+    return micro_config()
 
 
 @pytest.fixture(scope="session")

@@ -283,7 +283,7 @@ def _mask_table(table: pa.Table, first_id: int) -> pa.Table:
     area = pc.struct_field(items, "area")
     # Float64: Arrow refuses to make float32 of more than 2**24 pixels, which a photo can have.
     sides = [pc.cast(table[name], pa.float64()).combine_chunks() for name in ("width", "height")]
-    fraction = pc.divide(pc.cast(area, pa.float64()), pc.multiply(*sides).take(parents))
+    fraction = pc.divide(pc.cast(area, pa.float64(), safe=False), pc.multiply(*sides).take(parents))
     columns = {
         "image_id": parents + first_id,
         "position": positions.astype(np.int32),

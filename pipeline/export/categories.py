@@ -47,7 +47,8 @@ def read_categories(dataset: AnnotationDataset, kind: str) -> tuple[Categories, 
             names = good["split"].to_pylist() if dataset.curated else ["train"] * good.num_rows
             splits.update(name or "train" for name in names)
             for row in good["annotations"].to_pylist():
-                phrases.update(normalise(one["phrase"] or "") for one in row or [] if one["has_target"])
+                found = (one for one in row or () if one and one["has_target"])
+                phrases.update(normalise(one["phrase"] or "") for one in found)
     if kind == "single":
         return Categories(kind, (SINGLE,), (phrases.total(),)), splits
     heads = dict(zip(phrases, head_nouns(phrases), strict=True)) if kind == "head" else {}

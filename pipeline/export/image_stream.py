@@ -210,7 +210,8 @@ def _rows(dataset: AnnotationDataset, split: str) -> Iterator[dict[str, Any]]:
             chosen = table.filter(pa.array((status != "error") & (of_split == split)))
             _check(dataset, file, chosen)
             for row in chosen.to_pylist():
-                row["annotations"] = [one for one in row["annotations"] or [] if one["has_target"]]
+                found = row["annotations"] or []
+                row["annotations"] = [one for one in found if one and one["has_target"]]
                 yield row
 
 

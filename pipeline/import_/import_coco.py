@@ -26,7 +26,7 @@ from pipeline.dataset.destination import Destination
 from pipeline.dataset.image_bytes import in_batches, safe_name
 from pipeline.dataset.segmentations import segmentation_problem
 from pipeline.sources.flags import check_settings
-from sspsam.errors import ConfigError, DataError
+from sspsam.errors import ConfigError, DataError, one_line
 from sspsam.schema import ANNOTATION_SCHEMA
 from sspsam.storage.local_paths import absolute
 
@@ -126,7 +126,7 @@ def _items(source: str, name: str, options: Mapping[str, Any]) -> Iterator[dict[
                 found = True
                 yield item
     except (OSError, ijson.JSONError) as error:
-        raise DataError(f"{source}: cannot be read as JSON ({error})") from error
+        raise DataError(f"{source}: cannot be read as JSON ({one_line(error)})") from error
     if not found and name == "images":
         raise DataError(f"{source}: no list 'images' with anything in it; is it COCO's instances format?")
 

@@ -158,10 +158,10 @@ def _covered(table: pa.Table) -> Iterator[tuple[float, float]]:
     sound[list(broken)] = False
     status = table["status"].to_pylist()
     for row in range(table.num_rows):
-        if status[row] != "ok":
+        pixels = float(batch.sizes[row].prod())
+        if status[row] != "ok" or pixels <= 0:
             continue
         members = np.flatnonzero(sound & (batch.row_of == row))
-        pixels = float(batch.sizes[row].prod())
         rles = coco_rles(segmentations.take(pa.array(members)))
         union = float(coco_mask.area(coco_mask.merge(rles))) if rles else 0.0
         twice = 0.0

@@ -15,7 +15,7 @@ from sspsam.data.generated_scenes import read_scenes
 from sspsam.data.phrasecut import read_phrasecut
 from sspsam.data.records import ImageRef, Record, Segmentation, group_by_image
 from sspsam.data.refer import read_grefcoco, read_refer
-from sspsam.errors import ConfigError, DataError
+from sspsam.errors import ConfigError, DataError, SSPSAMError, one_line
 from sspsam.storage.local_paths import absolute
 
 #: format -> reader. `--format` of evaluate and train takes these names.
@@ -38,11 +38,32 @@ def read_records(config: DataConfig) -> Iterator[Record]:
     """
     images = None if config.images is None else absolute(config.images)
     dataset = config.dataset if config.format == "scenes" else absolute(config.dataset)
-    records = FORMATS[config.format](replace(config, dataset=dataset, images=images))
+    records = _checked(config, FORMATS[config.format](replace(config, dataset=dataset, images=images)))
     first = next(records, None)
     if first is None:
         raise DataError(f"{config.dataset} has no records in split {config.split}")
     yield from itertools.islice(itertools.chain([first], records), config.limit)
+
+
+def _checked(config: DataConfig, records: Iterator[Record]) -> Iterator[Record]:
+    """The records; what a reader meets that its format does not have is an error of the data."""
+    try:
+        yield from records
+    except SSPSAMError:
+        raise
+    except (
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        ArithmeticError,
+        OSError,
+        RuntimeError,
+    ) as error:
+        raise DataError(
+            f"{config.dataset} is damaged or not of the format {config.format}: "
+            f"{type(error).__name__}: {one_line(error)}"
+        ) from error
 
 
 def find_format(dataset: str, storage_options: dict[str, Any] | None = None) -> str:

@@ -115,7 +115,10 @@ def _image_ref(row: dict[str, Any], path: str, places: ImagePlaces) -> ImageRef:
             f"{path}: image {row['key']} has neither image_ref nor image bytes, so it cannot be "
             "read again; annotate with --embed-images"
         )
-    return ImageRef(**places.admit(row["image_ref"]))
+    try:
+        return ImageRef(**places.admit(row["image_ref"]))
+    except DataError as error:
+        raise DataError(f"{path}: image {row['key']}: {error}") from error
 
 
 def _records(row: dict[str, Any], image: ImageRef) -> Iterator[Record]:

@@ -22,7 +22,7 @@ from sspsam.data.benchmark_files import (
 )
 from sspsam.data.data_config import DataConfig
 from sspsam.data.records import ImageRef, Record, Segmentation
-from sspsam.errors import DataError
+from sspsam.errors import DataError, one_line
 
 HOME = (
     "https://huggingface.co/wayneicloud/SSP-SAM (data_seg/anns/*.json; masks are made by "
@@ -145,4 +145,4 @@ def _split_names(path: str, options: dict[str, Any]) -> list[str]:
                 value for prefix, event, value in ijson.parse(handle) if prefix == "" and event == "map_key"
             ]
     except ijson.JSONError as error:
-        raise DataError(f"{path} is not whole JSON ({error}): fetch it again") from error
+        raise DataError(f"{path} is not whole JSON ({one_line(error)}): fetch it again") from error

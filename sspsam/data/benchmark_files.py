@@ -9,7 +9,7 @@ from typing import Any
 import fsspec
 import ijson
 
-from sspsam.errors import DataError
+from sspsam.errors import DataError, one_line
 from sspsam.storage.storage_options import options_for
 
 COCO_IMAGES = (
@@ -93,7 +93,7 @@ def stream_json(
         with opened(path, storage_options) as handle:
             yield from ijson.items(handle, prefix, use_float=True)
     except ijson.JSONError as error:
-        raise DataError(f"{path} is not whole JSON ({error}): fetch it again") from error
+        raise DataError(f"{path} is not whole JSON ({one_line(error)}): fetch it again") from error
 
 
 def find_image_folder(

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 from pycocotools import mask as coco_mask
 
 from sspsam.data.benchmark_files import read_bytes
-from sspsam.errors import DataError
+from sspsam.errors import DataError, one_line
 from sspsam.rle import check_rle
 
 Rasteriser = Literal["coco", "phrasecut"]
@@ -155,8 +155,8 @@ class Record:
         if self.segmentation is not None:
             try:
                 return self.segmentation.rle(height, width, storage_options)
-            except DataError as error:
-                raise DataError(f"record {self.key} of {self.image.url}: {error}") from error
+            except (DataError, TypeError, ValueError, OverflowError) as error:
+                raise DataError(f"record {self.key} of {self.image.url}: {one_line(error)}") from error
         if self.has_target:
             raise DataError(
                 f"record {self.key} of {self.image.url} has a box and no mask: it can pre-train "

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import shutil
+import zlib
 from collections.abc import Sequence
 from functools import lru_cache
 from importlib.resources import files
@@ -21,6 +22,9 @@ from sspsam.errors import CheckpointError
 
 #: OpenAI's file holds more merges than its vocabulary uses: 49152 - 256 - 2 of them count.
 _CLIP_MERGES = 48894
+
+#: Of an unpacked merges file; CLIP's has 3 MB.
+_MOST_BYTES = 64 * 2**20
 _LONGEST_WORD = 512  # characters
 _SPECIAL = ("<|startoftext|>", "<|endoftext|>")
 _WORDS = regex.compile(
@@ -55,8 +59,12 @@ class Tokenizer:
         self.path = bundled_merges(merges) if isinstance(merges, str) else merges
         self.context_length = context_length
         try:
-            lines = gzip.decompress(self.path.read_bytes()).decode("utf-8").split("\n")
-        except (OSError, EOFError, UnicodeDecodeError) as error:
+            with gzip.open(self.path) as file:
+                text = file.read(_MOST_BYTES + 1)
+            if len(text) > _MOST_BYTES:
+                raise OSError(f"more than {_MOST_BYTES} bytes")
+            lines = text.decode("utf-8").split("\n")
+        except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
             raise CheckpointError(f"{self.path} is no gzipped merges file: {error}") from error
         merging = (line.strip().partition(" ") for line in lines[1 : _CLIP_MERGES + 1] if line.strip())
         pairs = [(first, second) for first, _, second in merging]

@@ -113,6 +113,9 @@ class SSPSAM(nn.Module):
             model.source = {"name": source, "sha256": fingerprint(source)}
             return model.to(where).eval()
         weights = read_weights(source, sha256=sha256)
+        # First without memory: a config may name any sizes, and only those of the tensors are built.
+        with torch.device("meta"):
+            check_tensors(cls(weights.config, weights.tokenizer), weights.tensors, source)
         with torch.random.fork_rng(devices=[]):
             model = cls(weights.config, weights.tokenizer)
         load_strict(model, weights.tensors, source)
@@ -246,6 +249,12 @@ def _device(name: torch.device | str) -> torch.device:
 
 def load_strict(model: SSPSAM, tensors: Mapping[str, Tensor], source: str) -> None:
     """Load all tensors of a model. Raises ArchitectureError, which lists those that do not fit."""
+    check_tensors(model, tensors, source)
+    model.load_state_dict(dict(tensors))
+
+
+def check_tensors(model: SSPSAM, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Raises ArchitectureError, which lists the tensors that do not fit the model (of any device)."""
     own = model.state_dict()
     problems = [
         f"misshapen {name}: {tuple(tensors[name].shape)} in the file, {tuple(own[name].shape)} here"
@@ -259,4 +268,3 @@ def load_strict(model: SSPSAM, tensors: Mapping[str, Tensor], source: str) -> No
         shown = "\n  ".join(problems[:40])
         more = f"\n  and {len(problems) - 40} more" if len(problems) > 40 else ""
         raise ArchitectureError(f"{source} is not a checkpoint of this model:\n  {shown}{more}")
-    model.load_state_dict(dict(tensors))

@@ -1,0 +1,144 @@
+"""What the fuzzers found, each as the smallest input that showed it."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from jobs.cli import main
+from pipeline.curate.predicate import parse_predicate
+from pipeline.dataset.dataset_schema import CURATED_SCHEMA
+from pipeline.dataset.phrase_rows import batch_schema
+from sspsam.checkpoint import load_config, read_weights
+from sspsam.data import DataConfig, read_records
+from sspsam.errors import CheckpointError, ConfigError, DataError, SSPSAMError
+from sspsam.language import tokenizer
+from sspsam.rle import check_rle
+from sspsam.schema import ANNOTATION_SCHEMA
+from tests.pipeline.annotation_fixture import make_dataset
+from tests.sspsam.data.benchmarks import instances, refer_refs
+
+
+@pytest.fixture
+def model(micro_model: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(micro_model, tmp_path / "model"))
+
+
+def _config(**changed: Any) -> Callable[[bytes], bytes]:
+    def change(data: bytes) -> bytes:
+        config = json.loads(data)
+        return json.dumps(config | {"clip": config["clip"] | changed}).encode()
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil", "said"),
+    [
+        ("config.json", lambda data: b"\xff" + data, "config.json"),
+        ("config.json", lambda data: b"[" * 100_000, "config.json"),
+        ("config.json", _config(vision_layers=2**31), "config.json: clip.vision_layers"),  # it built them all
+        ("config.json", _config(vision_width=10**400), "config.json: clip.vision_width"),
+        ("config.json", _config(text_layers="2"), "config.json: clip.text_layers must be"),
+        ("tokenizer.txt.gz", lambda data: data[:200] + bytes(100) + data[300:], "tokenizer.txt.gz"),
+    ],
+)
+def test_a_damaged_model_is_named(model: Path, name: str, spoil: Callable[[bytes], bytes], said: str) -> None:
+    (model / name).write_bytes(spoil((model / name).read_bytes()))
+    with pytest.raises(SSPSAMError) as caught:
+        read_weights(str(model))
+    assert said in str(caught.value)
+
+
+def test_a_merges_file_that_unpacks_to_more_than_any_is_not_unpacked(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokenizer, "_MOST_BYTES", 1000)
+    (model / "tokenizer.txt.gz").write_bytes(gzip.compress(bytes(1001)))
+    with pytest.raises(CheckpointError, match=r"tokenizer\.txt\.gz.*more than 1000 bytes"):
+        read_weights(str(model))
+
+
+def test_shapes_that_a_checkpoint_only_claims_are_not_built(tmp_path: Path) -> None:
+    """A view over one number, of a terabyte: it was copied."""
+    path = tmp_path / "vast.pth"
+    torch.save({"model": {"encoder.visual.proj": torch.zeros(()).expand(2**19, 2**19)}}, path)
+    with pytest.raises(CheckpointError, match=r"vast\.pth: encoder\.visual\.proj .* not all in the file"):
+        load_config(path)
+
+
+@pytest.mark.parametrize("spoil", [lambda refs: ["x", *refs], lambda refs: [{**refs[0], "sentences": 3}]])
+def test_refs_of_another_form_are_named(tmp_path: Path, spoil: Callable[[list[Any]], list[Any]]) -> None:
+    (tmp_path / "refs(unc).p").write_bytes(pickle.dumps(spoil(refer_refs())))
+    (tmp_path / "instances.json").write_text(json.dumps(instances()))
+    with pytest.raises(DataError, match=str(tmp_path)):
+        list(read_records(DataConfig(str(tmp_path), "refer", split="train")))
+
+
+def _rewrite(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    rows = pq.read_table(path).to_pylist()
+    change(rows[0])
+    pq.write_table(pa.Table.from_pylist(rows, ANNOTATION_SCHEMA), path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda row: row.update(width=0),
+        lambda row: row["annotations"][0].update(area=2**53 + 1),
+        lambda row: row["annotations"].append(None),
+    ],
+)
+def test_rows_that_no_writer_makes(tmp_path: Path, change: Callable[[dict[str, Any]], None], capsys) -> None:
+    output = make_dataset(tmp_path, images=6, shards=1).output
+    _rewrite(output / "annotations/shard-0000/00000.parquet", change)
+    assert main(["stats", str(output)]) == 0
+    said = capsys.readouterr().err
+    code = main(["export", str(output), str(tmp_path / "coco"), "--format", "coco", "--workers", "1"])
+    said += capsys.readouterr().err
+    assert code == 0 or "00000.parquet: image '0000-00000'" in said
+    assert "Traceback" not in said
+
+
+def test_training_data_names_the_damaged_file(tmp_path: Path) -> None:
+    output = make_dataset(tmp_path, images=6, shards=1).output
+    config = DataConfig(str(output), "annotations", split="all")
+    path = output / "annotations/shard-0000/00000.parquet"
+    _rewrite(path, lambda row: row["image_ref"].update(url=None))
+    with pytest.raises(DataError, match=rf"{path}: image 0000-00000: the row has no image reference"):
+        list(read_records(config))
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(DataError, match=r"00000\.parquet"):
+        list(read_records(config))
+
+
+@pytest.mark.parametrize("text", ["not " * 900 + "true", "(" * 3000, "phrase = '\ud800'"])
+def test_predicates_that_broke_the_parser(text: str) -> None:
+    with pytest.raises(ConfigError, match="--where"):
+        parse_predicate(text, batch_schema(CURATED_SCHEMA))
+
+
+def test_json_errors_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "instances.json").write_text('{"images": [{"id": 99999999999999999999999}]}')
+    assert main(["import", str(tmp_path / "instances.json"), str(tmp_path / "out"), "--format", "coco"]) == 2
+    said = capsys.readouterr().err
+    assert "instances.json" in said
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "rle", [{"size": "ab", "counts": "0"}, {"size": [2, None], "counts": "0"}, {"size": [1, 1]}]
+)
+def test_what_is_no_rle(rle: dict[str, Any]) -> None:
+    with pytest.raises(DataError, match="no RLE"):
+        check_rle(rle)
