@@ -29,7 +29,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.measuring import jpeg
+from benchmarks.measuring import PHRASES, jpeg, made_up_logits
 from sspsam import SSPSAM, Segmenter, SegmenterConfig, SSPSAMConfig
 from sspsam.images.decoding import MAX_PIXELS, decode_reduced, difference_hash
 from sspsam.images.geometry import Geometry
@@ -39,7 +39,6 @@ from sspsam.modeling.model import ImageFeatures
 from sspsam.modeling.ssp_encoder import SemanticSpatialPrompt
 
 SIZES = ("512x384", "1280x853", "2048x1365", "4000x3000")
-PHRASES = 5
 _THINGS = ("dog", "bench", "tree", "kite", "boat", "lamp", "child", "horse", "basket", "fence")
 _LOOKS = ("red", "small", "old", "wooden", "bright", "blue", "tall", "green", "striped", "white")
 
@@ -52,7 +51,7 @@ class SimulatedDevice:
         self._seconds = 1 / images_per_second if images_per_second else 0.0
         self.config = SSPSAMConfig.preset("b16-224")
         self.device = self._inner.device
-        self._logits = made_up_logits(self.config)
+        self._logits = made_up_logits(self.config.sam.image_size // 4)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
@@ -75,14 +74,6 @@ class SimulatedDevice:
         self, embedding: Any, prompts: Any, image_index: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         return self._logits[torch.arange(len(image_index)) % len(self._logits)], torch.ones(len(image_index))
-
-
-def made_up_logits(config: SSPSAMConfig) -> torch.Tensor:
-    """(PHRASES, 256, 256): things with uneven edges, as masks have."""
-    random = torch.Generator().manual_seed(0)
-    rough = torch.randn(1, PHRASES, 12, 12, generator=random)
-    side = config.sam.image_size // 4
-    return torch.nn.functional.interpolate(rough, (side, side), mode="bicubic")[0] * 4 - 2
 
 
 @dataclass(frozen=True)
@@ -150,7 +141,7 @@ def stages(photo: bytes, folder: Path, decode: str) -> dict[str, float]:
     grid, width = config.clip.grid**2, 8
     draw = functools.partial(
         draw_masks,
-        made_up_logits(config),
+        made_up_logits(config.sam.image_size // 4),
         geometry,
         config.score_size,
         torch.ones(grid, width),

@@ -47,6 +47,16 @@ def jpeg(width: int, height: int) -> bytes:
     return buffer.getvalue()
 
 
+PHRASES = 5
+
+
+def made_up_logits(side: int) -> torch.Tensor:
+    """(PHRASES, side, side) logits: things with uneven edges, as masks have."""
+    random = torch.Generator().manual_seed(0)
+    rough = torch.randn(1, PHRASES, 12, 12, generator=random)
+    return torch.nn.functional.interpolate(rough, (side, side), mode="bicubic")[0] * 4 - 2
+
+
 def machine(device: torch.device) -> str:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor()
     return (

@@ -124,6 +124,11 @@ class ComputeConfig:
     memory_per_replica: float | None = _option(
         None, "GiB of main memory reserved a replica, so that nodes are not overfilled"
     )
+    compile: bool | None = _option(
+        None,
+        "compile SAM's image encoder and let float32 keep ten bits of its mantissa; by default on CUDA, "
+        "where it takes seconds at the start of a replica",
+    )
     image_timeout: float = _option(
         120.0, "seconds allowed an image; a chunk that takes longer has its process restarted"
     )

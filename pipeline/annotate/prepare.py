@@ -111,6 +111,7 @@ def prepare(
         max_pixels=source.max_pixels,
         decode=source.decode,
         options=config.model.model_options,
+        compiled=config.compute.compile,
     )
     return Job(config, shards, reader, phrases, factory, after_chunk, image_root)
 

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 #: Chunks that Ray hands to a replica at a time.
 CHUNKS_AT_ONCE = 2
+#: Images a batch on CUDA; the warm-up of a replica halves it until a batch fits into memory.
+_IMAGES_ON_CUDA = 16
 
 SegmenterFactory = Callable[[], "PhraseSegmenter"]
 #: (chunk, its phrases, the result of each image or None where the model was not run) -> nothing.
@@ -52,7 +54,8 @@ class LoadSegmenter:
     `sha256`: what the weights file must have; `threads`: torch's, on a CPU; `vocabulary`: phrases asked of
     every image, whose text features are all kept; `square_masks`, `max_pixels`, `decode`: of SegmenterConfig;
     `home`: the folder that a relative `model` is of, unless the replica's node has none there; `options`: of
-    a model that is not SSP-SAM (`sspsam.open_models`).
+    a model that is not SSP-SAM (`sspsam.open_models`); `compiled`: of SegmenterConfig, on CUDA with
+    `fast_float32`; None: where the device is CUDA.
     """
 
     model: str
@@ -65,6 +68,7 @@ class LoadSegmenter:
     max_pixels: int | None = None
     decode: Literal["exact", "reduced"] = "exact"
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    compiled: bool | None = None
 
     def __call__(self) -> PhraseSegmenter:
         import torch
@@ -73,6 +77,7 @@ class LoadSegmenter:
         from sspsam.checkpoint import located_model
         from sspsam.inference.results import SegmenterConfig
         from sspsam.inference.segmenter import Segmenter
+        from sspsam.modeling.precision import fast_float32
         from sspsam.open_models.named import is_open_model, named_model
 
         if self.threads:
@@ -83,13 +88,24 @@ class LoadSegmenter:
             return named_model(self.model, self.options, self.home).load(self.device, usual, self.sha256)
         model = located_model(self.model, self.home)
         loaded = SSPSAM.from_pretrained(model, device=self.device, sha256=self.sha256)
-        kept = max(usual.cached_phrases, self.vocabulary)
-        return Segmenter(
+        on_cuda = loaded.device.type == "cuda"
+        compiled = on_cuda if self.compiled is None else self.compiled
+        if compiled and on_cuda:
+            fast_float32()
+        segmenter = Segmenter(
             loaded,
             dataclasses.replace(
-                usual, cached_phrases=kept, square_masks=self.square_masks, decode=self.decode
+                usual,
+                images_per_batch=_IMAGES_ON_CUDA if on_cuda else usual.images_per_batch,
+                cached_phrases=max(usual.cached_phrases, self.vocabulary),
+                square_masks=self.square_masks,
+                decode=self.decode,
+                compiled=compiled,
             ),
         )
+        if compiled:
+            segmenter.warm_up()
+        return segmenter
 
 
 class Annotator:

@@ -73,6 +73,7 @@ def evaluate(
             config.model.device,
             square_masks=scoring.authors,
             options=config.model.model_options,
+            compiled=False,  # metrics are compared with other people's: nothing is rounded more than it must
         ),
         after_chunk=Scorer(store, model_config, scoring.authors),
         say=say,

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from pycocotools import mask as coco_mask
 
 from sspsam.images.geometry import Geometry, box_iou, resize, xywh_to_xyxy, xyxy_to_xywh
+from sspsam.inference.rle_threads import encode_columns
 from sspsam.inference.transfers import to_device, to_host
 
 #: COCO's compressed RLE: {"size": [height, width], "counts": str}.
@@ -194,8 +195,7 @@ def encode_rle(masks: np.ndarray) -> list[RLE]:
     """(N, width, height) bool or uint8, contiguous -> N RLEs of height x width, `counts` in bytes."""
     if not len(masks):
         return []
-    columns = np.ascontiguousarray(masks).view(np.uint8)
-    return list(coco_mask.encode(columns.transpose(2, 1, 0)))
+    return encode_columns(np.ascontiguousarray(masks).view(np.uint8))
 
 
 def decode_rle(rle: RLE) -> np.ndarray:

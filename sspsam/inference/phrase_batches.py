@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -19,10 +19,15 @@ from sspsam.inference.memory import BatchSize, run_halving
 from sspsam.inference.stopwatch import Stopwatch
 from sspsam.inference.text_cache import EncodedPhrases
 from sspsam.inference.transfers import copied, to_device, to_host
+from sspsam.modeling.graphed import Graphed, Tensors
 
 if TYPE_CHECKING:
     from sspsam.inference.results import SegmenterConfig
     from sspsam.modeling.model import SSPSAM, ImageFeatures
+
+
+#: Phrases that compiled batches are padded to a multiple of.
+_PHRASE_STEP = 8
 
 
 @dataclass
@@ -67,6 +72,7 @@ class PhraseRunner:
         self._min_target_pixels = model.config.min_target_pixels if least is None else least
         self._budget = config.upsample_mib << 20
         self._waiting: deque[tuple[int, Future[None]]] = deque()  # bytes of masks, their encoding
+        self._answer = Graphed(partial(_answer, model)) if config.compiled else partial(_answer, model)
 
     def run(
         self,
@@ -132,14 +138,15 @@ class PhraseRunner:
         device = features.clip_tokens.device
         self._stopwatch.add("phrases", len(tasks))
         self._stopwatch.add("phrase_slots", self._batch.size)
+        # Graphs are captured once a shape: phrases go in groups of a few sizes, the last of them padded.
+        padding = [0] * (-len(tasks) % _PHRASE_STEP if self._config.compiled else 0)
         with self._stopwatch.on_device("phrase"):
-            slots = to_device([task.slot for task in tasks], device)
-            text = encoded.features.take(to_device([task.row for task in tasks], device))
-            prompt = self._model.prompt(features, text, slots)
-            logits, predicted_iou = self._model.decode(features.sam_embedding, prompt.prompts, slots)
-        return _Decoded(
-            logits.float(), text.sentence, to_host(predicted_iou.float()), to_host(prompt.boxes.float())
-        )
+            slots = to_device([task.slot for task in tasks] + padding, device)
+            text = encoded.features.take(to_device([task.row for task in tasks] + padding, device))
+            parts = [getattr(text, item.name) for item in fields(text)]
+            answers = self._answer(features.clip_tokens, features.sam_embedding, slots, *parts)
+            logits, predicted_iou, boxes = (one[: len(tasks)] for one in answers)
+        return _Decoded(logits, text.sentence, to_host(predicted_iou), to_host(boxes))
 
     def _draw(
         self,
@@ -185,6 +192,22 @@ class PhraseRunner:
         square, score = geometry.sam.size**2, self._model.config.score_size**2
         each = 4 * (2 * square + 4 * score) + 5 * geometry.width * geometry.height
         return max(1, self._budget // each)
+
+
+def _answer(
+    model: SSPSAM,
+    clip_tokens: torch.Tensor,
+    embedding: torch.Tensor,
+    slots: torch.Tensor,
+    *text: torch.Tensor,
+) -> Tensors:
+    """Mask logits (N, L, L), predicted IoU (N,) and boxes (N, 4) of N phrases, float32."""
+    from sspsam.modeling.model import ImageFeatures
+    from sspsam.modeling.ssp_encoder import TextFeatures
+
+    prompt = model.prompt(ImageFeatures(clip_tokens, embedding), TextFeatures(*text), slots)
+    logits, predicted_iou = model.decode(embedding, prompt.prompts, slots)
+    return logits.float(), predicted_iou.float(), prompt.boxes.float()
 
 
 def _after(wait: Callable[[], None] | None, job: Callable[[], None]) -> None:

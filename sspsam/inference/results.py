@@ -28,6 +28,7 @@ class SegmenterConfig:
     max_pixels: int = MAX_PIXELS  # pixels of an image; larger ones are refused
     min_target_pixels: int | None = None  # pixels of the score square; None: the model's own
     decode: Literal["exact", "reduced"] = "exact"  # reduced: a JPEG at the least DCT scale that suffices
+    compiled: bool = False  # SAM's image encoder is compiled for batches of `images_per_batch`
     square_masks: bool = False  # also hand back the masks in the score square
 
     def __post_init__(self) -> None:
@@ -35,7 +36,7 @@ class SegmenterConfig:
             raise ConfigError(f"SegmenterConfig.decode is {self.decode!r}, not one of {DECODE}")
         for item in fields(self):
             value = getattr(self, item.name)
-            if item.name in ("square_masks", "decode"):
+            if item.name in ("square_masks", "decode", "compiled"):
                 continue
             if item.name == "min_target_pixels" and value is None:
                 continue

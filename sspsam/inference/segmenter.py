@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from sspsam.errors import EmptyPhraseError, OutOfMemoryError, SSPSAMError
@@ -24,6 +25,7 @@ from sspsam.inference.text_cache import TextCache
 from sspsam.language.phrase_text import clean_phrase, runnable
 
 if TYPE_CHECKING:
+    from sspsam.modeling.compiled_towers import CompiledTowers
     from sspsam.modeling.model import SSPSAM, ImageFeatures
 
 #: What `Segmenter.timings` holds. Seconds: "decode" that the model waited for decoded images, "image" of
@@ -83,6 +85,11 @@ class Segmenter:
         self._batch = BatchSize(self.config.images_per_batch)
         self._text = TextCache(model, self.config.cached_phrases, BatchSize(self.config.phrases_per_batch))
         self._phrases = PhraseRunner(model, self.config, self._stopwatch)
+        self._compiled: CompiledTowers | None = None
+        if self.config.compiled:
+            from sspsam.modeling.compiled_towers import CompiledTowers
+
+            self._compiled = CompiledTowers(model, self._batch.size)
 
     @property
     def timings(self) -> dict[str, float]:
@@ -92,6 +99,12 @@ class Segmenter:
     def reset_timings(self) -> None:
         """Start `timings` from zero."""
         self._stopwatch.reset()
+
+    def warm_up(self) -> None:
+        """Run a batch of blank images: compiles, captures, shrinks batches that do not fit into memory."""
+        blank = np.zeros((64, 64, 3), np.uint8)
+        self.segment([blank] * self._batch.size, [["a thing"]] * self._batch.size)
+        self.reset_timings()
 
     def segment(self, images: Sequence[ImageInput], phrases: Sequence[Sequence[str]]) -> list[list[Mask]]:
         """Masks of each image, one a phrase, in the order given.
@@ -193,10 +206,16 @@ class Segmenter:
         return decoding
 
     def _encode_images(self, jobs: Sequence[_Job]) -> ImageFeatures:
+        from sspsam.modeling.model import ImageFeatures
+
         self._stopwatch.add("images", len(jobs))
         self._stopwatch.add("image_slots", self._batch.size)
         with self._stopwatch.on_device("image"):
-            return self.model.encode_image(*self.model.squares([job.image.pixels for job in jobs]))
+            pixels = self.model.squares([job.image.pixels for job in jobs])
+            if self._compiled is None:
+                return self.model.encode_image(*pixels)
+            self._compiled.slots = self._batch.size
+            return ImageFeatures(*self._compiled(*pixels))
 
     @torch.inference_mode()
     def _decode(self, jobs: Sequence[_Job], features: ImageFeatures) -> list[Future[None]]:

@@ -6,7 +6,7 @@ they are; only how they are applied is ours. Source of the computation: arXiv 23
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -15,62 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sspsam.model_config import SAMConfig
+from sspsam.modeling.precision import attend
+from sspsam.modeling.relative_attention import relative_attention_for
 from sspsam.modeling.segment_anything import (
     ImageEncoderViT,
     MaskDecoder,
     PromptEncoder,
     TwoWayTransformer,
 )
-
-#: A way to attend with a decomposed relative position: (q, k, v, rel_h, rel_w) to (N, M, L, D).
-RelativeAttention = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
-
-#: Longest (query, key) bias block that is built at a time, elements a head.
-_BIAS_BLOCK = 512 * 4096
-
-
-def attend_augmented(q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor) -> Tensor:
-    """The bias as part of the dot product, so that kernels without a bias argument can be used.
-
-    `bias[i, j] = rel_h[i, row(j)] + rel_w[i, col(j)]` equals the product of `[rel_h, rel_w]` with
-    one-hot rows and columns: both are appended to queries and keys, and zeros to the values, whose
-    width flash kernels want to match.
-
-    Args:
-        q, k, v: (N, M, H*W, D), heads M.
-        rel_h: (N, M, H*W, H), bias of each query towards each key row.
-        rel_w: (N, M, H*W, W), towards each key column.
-
-    Returns:
-        (N, M, H*W, D).
-    """
-    height, width, depth = rel_h.shape[-1], rel_w.shape[-1], q.shape[-1]
-    rows = torch.eye(height, dtype=k.dtype, device=k.device).repeat_interleave(width, dim=0)
-    columns = torch.eye(width, dtype=k.dtype, device=k.device).repeat(height, 1)
-    place = torch.cat([rows, columns], dim=1).expand(*k.shape[:2], -1, -1)
-    pad = -(depth + height + width) % 8  # flash kernels take multiples of 8
-    query = torch.cat([q * depth**-0.5, rel_h.to(q.dtype), rel_w.to(q.dtype)], dim=-1)
-    key = torch.cat([k, place], dim=-1)
-    query, key = F.pad(query, (0, pad)), F.pad(key, (0, pad))
-    value = F.pad(v, (0, query.shape[-1] - depth))
-    return F.scaled_dot_product_attention(query, key, value, scale=1.0)[..., :depth]
-
-
-def attend_biased(q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor) -> Tensor:
-    """The bias as an additive mask, for a block of queries at a time. Shapes as above."""
-    keys = rel_h.shape[-1] * rel_w.shape[-1]
-    step = max(1, _BIAS_BLOCK // keys)
-    blocks = []
-    for start in range(0, q.shape[2], step):
-        part = slice(start, start + step)
-        bias = (rel_h[:, :, part, :, None] + rel_w[:, :, part, None, :]).flatten(3)
-        blocks.append(F.scaled_dot_product_attention(q[:, :, part], k, v, attn_mask=bias))
-    return blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=2)
-
-
-def relative_attention_for(device: torch.device, tokens: int) -> RelativeAttention:
-    """The faster of the two for `tokens` keys on a device (measurements: docs/log.md)."""
-    return attend_augmented if device.type == "cuda" and tokens > 1024 else attend_biased
 
 
 class SAMImageEncoder(ImageEncoderViT):  # type: ignore[misc,valid-type]
@@ -105,21 +57,28 @@ def _encoder_block(block: Any, tokens: Tensor) -> Tensor:
     if block.window_size == 0:
         attended = _attention(block.attn, normed)
     else:
-        attended = _windowed(partial(_attention, block.attn), normed, block.window_size)
+        attended = without_windows(
+            _attention(block.attn, windows_of(normed, block.window_size)), normed.shape
+        )
     tokens = tokens + attended
     return tokens + block.mlp(block.norm2(tokens))
 
 
-def _windowed(function: Callable[[Tensor], Tensor], tokens: Tensor, window: int) -> Tensor:
-    """Apply `function` to (B * windows, window, window, C), zero-padded at bottom and right."""
+def windows_of(tokens: Tensor, window: int) -> Tensor:
+    """(B, H, W, C) to (B * windows, window, window, C), zero-padded at bottom and right."""
+    tokens = F.pad(tokens, (0, 0, 0, -tokens.shape[2] % window, 0, -tokens.shape[1] % window))
     batch, height, width, channels = tokens.shape
-    tokens = F.pad(tokens, (0, 0, 0, -width % window, 0, -height % window))
-    rows, columns = tokens.shape[1] // window, tokens.shape[2] // window
-    tokens = tokens.view(batch, rows, window, columns, window, channels).transpose(2, 3)
-    tokens = function(tokens.reshape(-1, window, window, channels))
+    tokens = tokens.view(batch, height // window, window, width // window, window, channels)
+    return tokens.transpose(2, 3).reshape(-1, window, window, channels)
+
+
+def without_windows(tokens: Tensor, shape: Sequence[int]) -> Tensor:
+    """The way back of `windows_of`, to `shape` (B, H, W, C)."""
+    batch, height, width, channels = shape
+    window = tokens.shape[1]
+    rows, columns = -(-height // window), -(-width // window)
     tokens = tokens.view(batch, rows, columns, window, window, channels).transpose(2, 3)
-    tokens = tokens.reshape(batch, rows * window, columns * window, channels)
-    return tokens[:, :height, :width]
+    return tokens.reshape(batch, rows * window, columns * window, channels)[:, :height, :width]
 
 
 def _attention(attention: Any, tokens: Tensor) -> Tensor:
@@ -242,9 +201,6 @@ def _project_and_attend(
         projected = projected if share is None else projected[share]
         return projected.unflatten(2, (attention.num_heads, -1)).transpose(1, 2)
 
-    mixed = F.scaled_dot_product_attention(
-        heads(attention.q_proj(query), share_query),
-        heads(attention.k_proj(key), share_keys),
-        heads(attention.v_proj(value), share_keys),
-    )
+    q, k, v = attention.q_proj(query), attention.k_proj(key), attention.v_proj(value)
+    mixed = attend(heads(q, share_query), heads(k, share_keys), heads(v, share_keys))
     return attention.out_proj(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]

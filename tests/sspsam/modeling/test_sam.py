@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from sspsam import SAMConfig, SSPSAMConfig
+from sspsam.modeling import relative_attention
 from sspsam.modeling import sam as ours
 from sspsam.modeling.segment_anything import ImageEncoderViT
 
@@ -25,13 +26,13 @@ def sam() -> ours.SAM:
     return module
 
 
-@pytest.mark.parametrize("attend", [ours.attend_augmented, ours.attend_biased])
+@pytest.mark.parametrize("attend", [relative_attention.attend_augmented, relative_attention.attend_biased])
 @torch.no_grad()
 def test_image_encoder_equals_stock(
-    sam: ours.SAM, attend: ours.RelativeAttention, monkeypatch: pytest.MonkeyPatch
+    sam: ours.SAM, attend: relative_attention.RelativeAttention, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ours, "relative_attention_for", lambda device, tokens: attend)
-    monkeypatch.setattr(ours, "_BIAS_BLOCK", 100 * 361)  # several blocks of queries
+    monkeypatch.setattr(relative_attention, "_BIAS_BLOCK", 100 * 361)  # several blocks of queries
     pixels = torch.randn(2, 3, 304, 304)
     stock = ImageEncoderViT.forward(sam.image_encoder, pixels)
     torch.testing.assert_close(sam.image_encoder(pixels), stock, atol=1e-4, rtol=0)
