@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
 
-from sspsam import SSPSAM, Segmenter, SegmenterConfig, SSPSAMConfig
+from sspsam import SSPSAM, Segmenter, SegmenterConfig
 from sspsam.modeling.compiled_towers import CompiledTowers
 from sspsam.modeling.precision import fast_float32
 from sspsam.modeling.relative_attention import offset_table, relative_attention, relative_biases, ways
@@ -33,6 +35,12 @@ def test_offsets_hold_the_biases() -> None:
     torch.testing.assert_close(rel_w, wanted_w)
 
 
+needs_compiler = pytest.mark.skipif(
+    not any(map(shutil.which, ("g++", "clang++"))), reason="torch.compile wants a C++ compiler on a CPU"
+)
+
+
+@needs_compiler
 @torch.inference_mode()
 def test_compiled_towers_equal_eager(model: SSPSAM) -> None:
     """In float32, through inductor, padded to the slots; a batch of another size is not compiled again."""
@@ -49,6 +57,7 @@ def test_compiled_towers_equal_eager(model: SSPSAM) -> None:
     torch.testing.assert_close(again[1][:1], wanted.sam_embedding[:1], atol=1e-4, rtol=1e-4)
 
 
+@needs_compiler
 def test_a_compiled_segmenter_draws_the_same_masks(model: SSPSAM) -> None:
     made = list(scenes("heldout", 0, 3))
     images, phrases = [one.image for one in made], [[p.text for p in one.phrases] for one in made]
