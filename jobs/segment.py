@@ -209,10 +209,12 @@ def _table(masks: Sequence[Mask]) -> Table:
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("phrase", overflow="fold", min_width=12)
-    table.add_column("target")
+    table.add_column("phrase", overflow="fold", min_width=10)
+    table.add_column("target", no_wrap=True)
     for name in ("area px", "x y w h", "score", "iou", "stable", "box", "clip"):
-        table.add_column(name, justify="right", no_wrap=True)
+        # On a narrow terminal a box of a large image takes two lines, two whole numbers in each.
+        box_wraps: dict[str, Any] = {"min_width": 11} if name == "x y w h" else {"no_wrap": True}
+        table.add_column(name, justify="right", **box_wraps)
     for mask in masks:
         signals = (
             mask.score,

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from jobs import convert, segment
-from sspsam.inference.masks import decode_rle
+from sspsam.inference.masks import Mask, decode_rle
 
 
 @pytest.fixture
@@ -75,6 +76,18 @@ def test_json(photo: Path, tiny_model_dir: Path, tmp_path: Path, capsys, monkeyp
     again = json.loads(capsys.readouterr().out)["annotations"][0]
     assert again["has_target"] is False
     assert again["segmentation"] == answer["annotations"][0]["segmentation"]
+
+
+def test_80_columns_cut_no_number_of_a_large_image() -> None:
+    box = (54321.0, 43210.0, 32109.0, 21098.0)
+    rle = {"size": [65535, 65535], "counts": ""}
+    mask = Mask("a supercalifragilistic kite", rle, 677431682, box, box, True, 9, *[-0.25] * 5, False)
+    printed = io.StringIO()
+    Console(file=printed, width=80).print(segment._table([mask]))
+    lines = printed.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert {"677431682", "54321", "43210", "32109", "21098"} <= set(printed.getvalue().split())
+    assert printed.getvalue().split().count("-0.25") == 5
 
 
 def test_segment_says_what_is_wrong(photo: Path, tiny_model_dir: Path, tmp_path, capsys) -> None:
