@@ -94,7 +94,7 @@ class CaptionReader:
 
     def _parse(self, code: str, texts: Iterable[str]) -> dict[str, list[Found]]:
         """The phrases in each text; texts that this process has seen are not parsed again."""
-        key = (self.detail, self.proper_names, code)
+        key = (self.detail, self.proper_names, dict(self.languages.pipelines)[code])
         seen = _seen.setdefault(key, {})
         if len(seen) > _REMEMBERED:
             seen.clear()
@@ -114,7 +114,7 @@ class CaptionReader:
             yield from docs
             return
         found = list(docs)
-        named = [i for i, text in enumerate(texts) if _CAPITAL.search(text) and not text.isupper()]
+        named = [i for i, text in enumerate(texts) if _may_name(found[i], text)]
         recognizer: Any = nlp.get_pipe("ner")
         # names are told by the capitals that the parser does not get to see
         for i, doc in zip(named, recognizer.pipe(map(nlp.make_doc, (texts[i] for i in named))), strict=True):
@@ -131,6 +131,13 @@ class CaptionReader:
             if chunk.root.pos_ != "PRON" and not named:
                 words = chunk if self.detail != "head" else chunk.doc[chunk.root.i : chunk.root.i + 1]
                 yield Found(words.start_char, words.end_char)
+
+
+def _may_name(doc: Doc, text: str) -> bool:
+    """Whether a capital may begin a name: not that of "A man on a horse". Names are dear to find."""
+    if text.isupper() or not _CAPITAL.search(text):
+        return False
+    return doc[0].tag_ not in ("DT", "CD") or _CAPITAL.search(text, len(doc[0])) is not None
 
 
 def _is_name(entity: Span, text: str) -> bool:

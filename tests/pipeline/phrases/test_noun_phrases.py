@@ -104,6 +104,15 @@ def test_each_distinct_caption_is_parsed_once(monkeypatch: pytest.MonkeyPatch) -
     assert len(parsed) == 2
 
 
+def test_two_pipelines_of_a_language_are_kept_apart(tmp_path: Path) -> None:
+    import spacy
+
+    spacy.blank("en").to_disk(tmp_path / "blank")
+    caption = "A red goat on a hill that both have read"
+    assert noun_phrases([caption])[0]
+    assert CaptionReader(languages=Languages((("en", str(tmp_path / "blank")),)))([caption]) == [[]]
+
+
 def test_captions_of_other_languages_are_told(german: Path) -> None:
     english, _ = load("captions_gold.jsonl")
     told = {caption: Languages().of(caption) for caption in english}
