@@ -107,7 +107,7 @@ class ImagePlaces:
             folder = url.partition("?")[0].rpartition("/")[0]
             raise DataError(
                 f"{url} is outside of the dataset's own input and is not followed: "
-                f"--image-root {folder} allows it if you trust the dataset"
+                f"--image-root {folder} (of evaluate: --images) allows it if you trust the dataset"
             )
         return found
 

@@ -68,6 +68,10 @@ def load_image(
         raise DataError(f"{name}: {error}") from error
     except Exception as error:  # stores have their own exceptions
         raise DataError(f"{name}: {type(error).__name__}: {error}") from error
+    if not found and "allow_redirects" in options:
+        raise DataError(
+            f"{name}: no bytes; a web redirect is not followed, because anybody can make it lead elsewhere"
+        )
     if isinstance(found, bytes):
         return found
     beside = found if "://" in found else f"{url.rpartition('/')[0]}/{found}"

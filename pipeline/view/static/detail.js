@@ -49,8 +49,9 @@ export function openDetail(given, context, place) {
     byId("detail-title").focus();
   }
   byId("detail-title").textContent = card.key;
+  // Isolated (FSI, PDI), so that a name with bidirectional controls does not turn what stands after it.
   const size = card.width ? `${card.width} × ${card.height} px` : "";
-  const parts = [place, `${card.shard} #${card.index}`, size, card.split ?? "", card.status.replace("_", " ")];
+  const parts = [place, `\u2068${card.shard}\u2069 #${card.index}`, size, card.split ?? "", card.status.replace("_", " ")];
   byId("detail-meta").textContent = parts.filter(Boolean).join(" · ");
   const fault = card.error ? `${card.error.kind}: ${card.error.message}` : "";
   byId("detail-error").textContent = fault;

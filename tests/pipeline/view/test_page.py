@@ -15,6 +15,7 @@ from PIL import Image
 from playwright.sync_api import Page, expect
 
 from pipeline.dataset.annotation_dataset import open_dataset, read_reviews
+from pipeline.report import ReportConfig, make_report
 from sspsam.schema import ANNOTATION_SCHEMA
 from tests.pipeline.annotation_fixture import HOSTILE_PHRASE, MadeDataset, make_dataset
 from tests.pipeline.view.conftest import running
@@ -209,6 +210,47 @@ def test_bad_files_and_hostile_text_are_shown_as_text(tmp_path: Path, open_page:
         expect(page.locator("#mask-list .name").nth(1)).to_have_text(HOSTILE_PHRASE)
         assert page.title() == "SSP-SAM view"
         assert page.locator("#detail img").count() == 1
+
+
+def test_markup_and_bidi_controls_in_every_name_turn_nothing_else(
+    tmp_path: Path, open_page: OpenPage
+) -> None:
+    """Key, shard, phrase and caption that end in RIGHT-TO-LEFT OVERRIDE, in the viewer and in the report."""
+    made = make_dataset(tmp_path, images=2, seed=1, shards=1, hostile=False)
+    mark = "<img src=x onerror=alert(1)>\u202e"
+    row = dict(next(iter(made.rows.values())))
+    row |= {"key": f"key {mark}", "shard": f"shard {mark}", "caption": f"a thing {mark}"}
+    row["annotations"] = [{**row["annotations"][0], "phrase": f"thing {mark}", "start": 2, "end": None}]
+    (path,) = made.output.rglob("*.parquet")
+    pq.write_table(pa.Table.from_pylist([row], schema=ANNOTATION_SCHEMA), path)
+    place = """([element, text]) => { const walk = document.createTreeWalker(element, NodeFilter.SHOW_TEXT);
+        for (let node; (node = walk.nextNode());) { const at = node.data.indexOf(text);
+            if (at >= 0) { const range = document.createRange(); range.setStart(node, at);
+                range.setEnd(node, at + text.length); const box = range.getBoundingClientRect();
+                return [box.top, box.left]; } } }"""
+
+    def stand_in_order(page: Page, inside: str, *texts: str) -> None:
+        element = page.locator(inside).first.element_handle()
+        places = [page.evaluate(place, [element, text]) for text in texts]
+        assert None not in places
+        assert places == sorted(places), (inside, texts, places)
+
+    with running(made.output) as url:
+        page = open_page(url)
+        settle(page, 1)
+        assert keys(page) == [row["key"]]
+        stand_in_order(page, "#grid .card .key", "key", "shard")
+        page.locator(".card").click()
+        expect(page.locator("#detail-title")).to_have_text(row["key"])
+        expect(page.locator("#detail-meta")).to_contain_text(row["shard"])
+        stand_in_order(page, "#detail-meta", "shard", "#0", "px", "ok")
+        expect(page.locator("#mask-list .name").nth(1)).to_contain_text(mark)
+        assert page.locator("#detail img").count() == 1
+        report = make_report(ReportConfig(str(made.output), page=str(tmp_path / "page.html"), threads=2))
+        other = page.context.new_page()
+        other.goto(Path(report.page).as_uri())
+        stand_in_order(other, "article .quiet", "key", "·", "shard")
+        assert other.locator("img[src=x]").count() == 0
 
 
 def test_phone_dark_keyboard_and_screen_reader(made: MadeDataset, open_page: OpenPage) -> None:

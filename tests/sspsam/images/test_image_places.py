@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -87,6 +89,42 @@ def test_parquet_rows_do_not_lead_out_either(places: ImagePlaces, tmp_path: Path
     for row in ("0", "2"):
         with pytest.raises(DataError, match="holds no image"):
             load_image({"url": f"{tmp_path}/in/b.parquet", "member": row})
+
+
+class _Redirects(BaseHTTPRequestHandler):
+    """Whatever lies below /in/ is elsewhere: at /secret."""
+
+    asked: ClassVar[list[str]] = []
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        elsewhere = self.path.startswith("/in/")
+        self.send_response(302 if elsewhere else 200)
+        self.send_header("Location", "/secret")
+        self.send_header("Content-Length", "0" if elsewhere else "6")
+        self.end_headers()
+        self.wfile.write(b"" if elsewhere else b"SECRET")
+
+    do_HEAD = do_GET  # noqa: N815
+
+
+def test_web_redirects_are_not_followed_out_of_the_input() -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Redirects)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    root = f"http://127.0.0.1:{server.server_port}/in/"
+    places = ImagePlaces.of([root], None, [])
+    tar = {"url": f"{root}a.tar", "member": "a.jpg", "offset": 0, "length": 6}
+    for ref in ({"url": f"{root}a.jpg"}, tar, {"url": f"{root}a.parquet", "member": "0"}):
+        with pytest.raises(DataError, match=root):
+            load_image(ref, places=places)
+    assert _Redirects.asked
+    assert "/secret" not in _Redirects.asked
+    assert load_image(tar) == b"SECRET"  # a reference of one's own leads where it leads
+    server.shutdown()
+    server.server_close()
 
 
 def test_roots_that_a_person_gives(tmp_path: Path) -> None:
