@@ -126,6 +126,8 @@ def train(
     else:
         raise ConfigError(f"--recipe {options.recipe!r}: there are {', '.join(sorted(RECIPES))}")
     data = _data(options, labelled)
+    if doubt := data.doubt():
+        print(f"sspsam train: warning: {doubt}", file=sys.stderr)
     if options.clip or options.sam:
         options = replace(options, source=_with_towers(options))
     try:

@@ -53,6 +53,15 @@ def read_annotations(config: DataConfig) -> Iterator[Record]:
                 yield from _records(row, image)
 
 
+def drawn_by(config: DataConfig) -> str | None:
+    """The model that drew a dataset's masks; None where people did, or accepted every one of them."""
+    made = _manifest(config, "_curation.json") or _manifest(config, "_agreement.json") or {}
+    run = _manifest(config, "_run.json") or made.get("run")
+    if not run or (made.get("config") or {}).get("reviews") == "accepted":
+        return None
+    return str((run.get("model") or {}).get("name", "a model"))
+
+
 def _open(dataset: str, options: dict[str, Any]) -> pads.Dataset:
     folder = join(dataset, "annotations")
     if not exists(folder, options):

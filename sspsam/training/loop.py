@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sspsam.errors import CheckpointError, DivergedError
 from sspsam.modeling.model import SSPSAM
@@ -80,11 +81,11 @@ def require_finite(state: TrainState, config: TrainConfig) -> None:
 
 
 @contextmanager
-def averaged(state: TrainState) -> Iterator[SSPSAM]:
-    """The model with its averaged weights, for the time of the block."""
+def averaged(state: TrainState, averages: Mapping[str, Tensor]) -> Iterator[SSPSAM]:
+    """The model with these averaged weights, for the time of the block."""
     own = state.model.state_dict()
-    kept = {name: own[name].clone() for name in state.ema}
-    state.model.load_state_dict(state.ema, strict=False)
+    kept = {name: own[name].clone() for name in averages}
+    state.model.load_state_dict(averages, strict=False)
     try:
         assert isinstance(state.model, SSPSAM)
         yield state.model
@@ -111,7 +112,7 @@ def train(
         source: training batches.
         validation: scenes that training never sees.
         output: receives checkpoint.pt, validation/*.png and, at the end, the averaged model as a
-            folder `model/` that `from_pretrained` takes.
+            folder `model/` that `from_pretrained` takes: the last one, or the best with `config.keep`.
         data: description of the training data (`Data.describe`): a checkpoint of other data is refused.
         process: rank and hooks of this process in distributed training.
         say: called with a progress line every few steps.
@@ -149,23 +150,44 @@ def train(
     losses_of = process.wrap(losses_of) if process.wrap else losses_of
     measures: dict[str, float] = {}
     report = _Report(config, state.step, process.world, say, writer)
-    while state.step < config.steps and not stop():
+    measure = partial(_validate, state, config, validation, output, process, say, writer)
+    if state.step == 0:
+        measure()  # the start, to compare with
+    while not _is_done(state, config) and not stop():
         losses = train_step(state, config, source, losses_of, list(parameters.values()))
         report.add(state.step, losses)
         last = state.step == config.steps
         if last or state.step % config.checkpoint_every == 0 or state.step % config.validate_every == 0:
             require_finite(state, config)
-        if state.step % config.checkpoint_every == 0 or last:
+        if state.step % config.validate_every == 0 or last:
+            measures = measure()
+        if state.step % config.checkpoint_every == 0 or _is_done(state, config):
             if process.rank == 0:
                 save_state(state, config, checkpoint)
             if process.report:
                 process.report(state.step, measures, checkpoint if process.rank == 0 else None)
-        if state.step % config.validate_every == 0 or last:
-            measures = _validate(state, config, validation, output, process, say, writer)
-    if state.step < config.steps and process.rank == 0:
-        require_finite(state, config)
-        save_state(state, config, checkpoint)
+    if process.rank == 0:
+        _hand_on(state, config, output, say)
     return measures
+
+
+def _is_done(state: TrainState, config: TrainConfig) -> bool:
+    return state.step >= config.steps or state.best.ends(config)
+
+
+def _hand_on(state: TrainState, config: TrainConfig, output: Path, say: Callable[[str], None]) -> None:
+    """The model of a stage that is done, or the checkpoint of one that was stopped."""
+    if not _is_done(state, config):
+        require_finite(state, config)
+        save_state(state, config, output / "checkpoint.pt")
+        return
+    best = state.best
+    if best.ends(config):
+        say(f"{config.stage} {state.step}: ends, nothing was better than step {best.step} (--patience)")
+    if config.keep == "best":
+        say(f"{config.stage}: kept are the weights of step {best.step} ({config.best_by} {best.value:.3f})")
+    with averaged(state, best.weights or state.ema) as model:
+        model.save_pretrained(output / "model")
 
 
 def _validate(
@@ -178,11 +200,12 @@ def _validate(
     writer: Any,
 ) -> dict[str, float]:
     """Measure and save the averaged model, with a sheet of pictures; processes measure it together."""
-    with averaged(state) as smooth:
+    with averaged(state, state.ema) as smooth:
         picture = output / "validation" / f"{config.stage}-{state.step:06d}.png"
         measures = validate(smooth, validation, config, picture, process)
-        if process.rank == 0:
+        if process.rank == 0 and state.step:
             smooth.save_pretrained(output / "model")
+    state.best.see(state.step, measures, state.ema, config)
     told = ", ".join(f"{name} {value:.3f}" for name, value in measures.items())
     say(f"{config.stage} {state.step}: {told}")
     if writer is not None:

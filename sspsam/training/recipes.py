@@ -95,6 +95,8 @@ _PUBLISHED: Final = TrainConfig(
     clip_norm=0.1,
     attention_dropout=0.1,
     ema_decay=0.0,
+    keep="best",
+    best_by="miou",
     checkpoint_every=1000,
     validate_every=5000,
     validation_scenes=512,
@@ -103,7 +105,7 @@ _PUBLISHED: Final = TrainConfig(
 RECIPES: Final = {
     "tiny": _TINY,
     # Stage 1: boxes alone, on the merged grounding data, without warm-up.
-    "published-boxes": (replace(_PUBLISHED, stage="boxes", epochs=20, warmup_epochs=0),),
+    "published-boxes": (replace(_PUBLISHED, stage="boxes", epochs=20, warmup_epochs=0, best_by="box"),),
     # Stage 2: boxes and masks, the mask decoder frozen for the first quarter.
     "published-masks": (_PUBLISHED,),
     # One's own annotations: a short run from a trained model.
@@ -118,8 +120,9 @@ RECIPES: Final = {
             decoder_frozen=0.1,
             ema_decay=0.998,
             clip_norm=1.0,
+            best_by="gIoU",
             checkpoint_every=200,
-            validate_every=500,
+            validate_every=200,
         ),
     ),
 }

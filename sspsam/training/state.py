@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from sspsam.errors import CheckpointError
+from sspsam.training.best import Best
 from sspsam.training.train_config import TrainConfig
 
 
@@ -25,6 +26,7 @@ class TrainState:
     optimizer: torch.optim.Optimizer
     ema: dict[str, Tensor]  # averaged copies of the parameters that train
     data: dict[str, Any] = field(default_factory=dict)  # description of the training data (`Data.describe`)
+    best: Best = field(default_factory=Best)
     frozen: dict[str, str] = field(default_factory=dict)  # `frozen_digests`, once they are needed
 
 
@@ -48,6 +50,7 @@ def save_state(state: TrainState, config: TrainConfig, path: Path) -> None:
         "start": start,
         "optimizer": state.optimizer.state_dict(),
         "ema": state.ema,
+        "best": vars(state.best),
         "rng": torch.get_rng_state(),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -101,6 +104,7 @@ def load_state(state: TrainState, config: TrainConfig, path: Path) -> None:
     state.optimizer.load_state_dict(content["optimizer"])
     for name, value in content["ema"].items():
         state.ema[name].copy_(value)
+    state.best = Best(**content.get("best", {}))
     torch.set_rng_state(content["rng"])
     state.step = content["step"]
 

@@ -80,6 +80,9 @@ class TrainConfig:
     cache_features: bool = _option(False, "compute features of the frozen image towers once and reuse them")
     checkpoint_every: int = _option(200, "steps between checkpoints")
     validate_every: int = _option(500, "steps between validations")
+    keep: str = _option("last", "weights that the stage hands on: last, or best of all validations")
+    best_by: str = _option("gIoU", "validation metric that says what is best, e.g. gIoU, miou, box, N-acc")
+    patience: int = _option(0, "end the stage after this many validations without a better one; 0: never")
     validation_scenes: int = _option(48, "scenes (with --data: images) per validation")
 
     def __post_init__(self) -> None:
@@ -88,6 +91,10 @@ class TrainConfig:
         for name in ("steps", "images", "phrases", "accumulate", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"--{name.replace('_', '-')} must be at least 1")
+        if self.keep not in ("best", "last"):
+            raise ConfigError(f"--keep {self.keep!r}: best or last")
+        if self.patience < 0:
+            raise ConfigError(f"--patience must not be negative, not {self.patience}")
         if self.precision not in ("float32", "bfloat16"):
             raise ConfigError(f"--precision {self.precision!r}: float32 or bfloat16")
         if not 0 <= self.ema_decay < 1:
@@ -109,6 +116,8 @@ class TrainConfig:
         return self.stage in PROMPT_STAGES and self.vision_rate > 0
 
     def decisive(self) -> dict[str, Any]:
-        """The settings that change the result: all but the intervals of validation and checkpoints."""
-        free = ("checkpoint_every", "validate_every", "validation_scenes")
+        """The settings that change the result: validation is one where it chooses the weights."""
+        free: tuple[str, ...] = ("checkpoint_every",)
+        if self.keep == "last" and not self.patience:
+            free += ("validate_every", "validation_scenes")
         return {name: value for name, value in asdict(self).items() if name not in free}

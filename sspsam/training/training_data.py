@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from sspsam.data import DataConfig, Record, read_records
+from sspsam.data.annotations import drawn_by
 from sspsam.data.record_index import records_digest
 from sspsam.errors import ConfigError, DataError
 from sspsam.images.image_places import absolute_root
@@ -76,6 +77,9 @@ class SceneData:
         """The same data with a folder that holds from any other."""
         return SceneData(absolute(self.folder))
 
+    def doubt(self) -> None:
+        """Of drawn scenes the truth is exact."""
+
     def describe(self) -> dict[str, Any]:
         """What decides which batches there are, by the names of the flags."""
         return {"data": "scenes"}
@@ -123,6 +127,15 @@ class RecordData:
             "training_records": records_digest(self._kept[0]),
             "validation_records": records_digest(self._kept[1]),
         }
+
+    def doubt(self) -> str | None:
+        """Why what validation will say is not to be trusted, in a line; None if it is."""
+        model = drawn_by(self.data) if self.data.format == "annotations" else None
+        return model and (
+            f"validation compares with masks that {model} drew, not with the truth: a model that repeats its "
+            "mistakes scores high. Compare on imported truth, or on masks that people accepted "
+            "(curate --reviews accepted)"
+        )
 
     def check(self, config: TrainConfig, model: SSPSAMConfig) -> None:
         """Raise what `sources` raises, and DataError if images cannot be read, fifty in a row."""

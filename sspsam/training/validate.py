@@ -97,8 +97,10 @@ def _validate_prompts(
             sums["box"].append(float(box_ious[i]))
             sums["gate"].append(float(gate_iou[i]))
             sums["T-acc"].append(float(not few[i]))
+            sums["gIoU"].append(float(ious[i]))
         else:
             sums["N-acc"].append(float(few[i]))
+            sums["gIoU"].append(float(few[i]))  # of all phrases: silence is right here
     if picture is not None:
         picture.parent.mkdir(parents=True, exist_ok=True)
         _sheet(batch, drawn, prompt.gate, ious).save(picture)
