@@ -16,7 +16,7 @@ class Best:
     """Part of a run's state, so that a resumed run chooses as an uninterrupted one does."""
 
     step: int = -1  # steps done when it was measured; -1: nothing was
-    value: float = 0.0  # of `TrainConfig.best_by`
+    value: float = 0.0  # of `TrainConfig.measure`
     waited: int = 0  # validations since
     weights: dict[str, Tensor] = field(default_factory=dict)  # averaged ones; only where `keep` is "best"
 
@@ -30,11 +30,10 @@ class Best:
         """
         if config.keep == "last" and not config.patience:
             return
-        if config.best_by not in measures:
-            raise ConfigError(
-                f"--best-by {config.best_by}: stage {config.stage} measures {', '.join(measures)}"
-            )
-        value, sign = measures[config.best_by], -1 if config.best_by.startswith("loss") else 1
+        name = config.measure
+        if name not in measures:
+            raise ConfigError(f"--best-by {name}: stage {config.stage} measures {', '.join(measures)}")
+        value, sign = measures[name], -1 if name.startswith("loss") else 1
         self.waited += 1
         if self.step < 0 or sign * value > sign * self.value:
             self.step, self.value, self.waited = step, value, 0

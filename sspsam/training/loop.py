@@ -185,7 +185,7 @@ def _hand_on(state: TrainState, config: TrainConfig, output: Path, say: Callable
     if best.ends(config):
         say(f"{config.stage} {state.step}: ends, nothing was better than step {best.step} (--patience)")
     if config.keep == "best":
-        say(f"{config.stage}: kept are the weights of step {best.step} ({config.best_by} {best.value:.3f})")
+        say(f"{config.stage}: kept are the weights of step {best.step} ({config.measure} {best.value:.3f})")
     with averaged(state, best.weights or state.ema) as model:
         model.save_pretrained(output / "model")
 

@@ -105,7 +105,7 @@ _PUBLISHED: Final = TrainConfig(
 RECIPES: Final = {
     "tiny": _TINY,
     # Stage 1: boxes alone, on the merged grounding data, without warm-up.
-    "published-boxes": (replace(_PUBLISHED, stage="boxes", epochs=20, warmup_epochs=0, best_by="box"),),
+    "published-boxes": (replace(_PUBLISHED, stage="boxes", epochs=20, warmup_epochs=0, best_by=None),),
     # Stage 2: boxes and masks, the mask decoder frozen for the first quarter.
     "published-masks": (_PUBLISHED,),
     # One's own annotations: a short run from a trained model.
@@ -120,7 +120,7 @@ RECIPES: Final = {
             decoder_frozen=0.1,
             ema_decay=0.998,
             clip_norm=1.0,
-            best_by="gIoU",
+            best_by=None,
             checkpoint_every=200,
             validate_every=200,
         ),

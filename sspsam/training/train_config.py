@@ -81,7 +81,9 @@ class TrainConfig:
     checkpoint_every: int = _option(200, "steps between checkpoints")
     validate_every: int = _option(500, "steps between validations")
     keep: str = _option("last", "weights that the stage hands on: last, or best of all validations")
-    best_by: str = _option("gIoU", "validation metric that says what is best, e.g. gIoU, miou, box, N-acc")
+    best_by: str | None = _option(
+        None, "validation metric that says what is best (default: gIoU; box in stage boxes, miou in points)"
+    )
     patience: int = _option(0, "end the stage after this many validations without a better one; 0: never")
     validation_scenes: int = _option(48, "scenes (with --data: images) per validation")
 
@@ -109,6 +111,12 @@ class TrainConfig:
             raise ConfigError(f"--vision-rate must not be negative, not {self.vision_rate}")
         if self.cache_features and self.stage in ("align", "points"):
             raise ConfigError(f"--cache-features: stage {self.stage} trains an image tower")
+
+    @property
+    def measure(self) -> str:
+        """The validation metric that says what is best; of `loss_...` less is better."""
+        by_stage = {"align": "object_patches", "points": "miou", "boxes": "box", "masks": "gIoU"}
+        return self.best_by or by_stage[self.stage]
 
     @property
     def trains_vision(self) -> bool:

@@ -23,7 +23,7 @@ from tests.pipeline.annotation_fixture import make_dataset
 from tests.sspsam.data.benchmarks import MadeBenchmarks, make_benchmarks
 
 SHORT = ("--recipe", "finetune", "--epochs", "0", "--steps", "2", "--warmup", "1", "--images", "2")
-SHORT += ("--phrases", "2", "--validation-scenes", "2", "--device", "cpu")
+SHORT += ("--phrases", "2", "--validation-scenes", "2", "--device", "cpu", "--keep", "last")
 
 
 @pytest.fixture(scope="module")

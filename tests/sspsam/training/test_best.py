@@ -32,6 +32,7 @@ CONFIG = TrainConfig(
     validate_every=1,
     validation_scenes=1,
     keep="best",
+    best_by="gIoU",
     patience=3,
 )
 
