@@ -18,7 +18,17 @@ from tests.sspsam.data.benchmarks import make_benchmarks
 pytestmark = [pytest.mark.usefixtures("cluster"), pytest.mark.timeout(900)]
 
 SHORT = ("--recipe", "finetune", "--epochs", "0", "--steps", "2", "--warmup", "1", "--images", "2")
-SHORT += ("--phrases", "2", "--validation-scenes", "2", "--checkpoint-every", "1", "--no-translate")
+SHORT += (
+    "--phrases",
+    "2",
+    "--validation-scenes",
+    "2",
+    "--checkpoint-every",
+    "1",
+    "--no-translate",
+    "--keep",
+    "last",
+)
 
 
 def test_train_and_evaluate_in_a_bucket(

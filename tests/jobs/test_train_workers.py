@@ -55,7 +55,16 @@ def start(
     command += ["--data", str(data), "--validation-split", "val", "--recipe", "finetune"]
     command += ["--epochs", "0", "--steps", str(STEPS), "--warmup", "2", "--accumulate", "2"]
     command += ["--images", "1", "--phrases", "2", "--checkpoint-every", "2"]
-    command += ["--validate-every", str(STEPS), "--workers", "2", "--cpus-per-worker", "0.5"]
+    command += [
+        "--validate-every",
+        str(STEPS),
+        "--keep",
+        "last",
+        "--workers",
+        "2",
+        "--cpus-per-worker",
+        "0.5",
+    ]
     return subprocess.Popen(
         [*command, *options],
         env=environment | {"PYTHONPATH": str(Path(__file__).parents[2])},
