@@ -15,6 +15,7 @@ from pipeline.calibrate.judge import judge, ranks, risk_coverage
 from pipeline.calibrate.labelled_phrases import Labels, read_labels
 from pipeline.dataset.annotation_dataset import open_dataset
 from pipeline.dataset.calibration import DERIVED, FORMAT, VERSION, Calibration, predict
+from pipeline.dataset.data_card import write_made_card
 from pipeline.dataset.destination import Destination
 from pipeline.dataset.phrase_index import Index
 from sspsam.errors import DataError
@@ -145,6 +146,9 @@ def apply(
         "run": dataset.run() or None,
     }
     output.finish(manifest)
+    write_made_card(
+        output.store, ("sspsam", "calibrate", source, "--calibration", "FILE", "--to", destination), manifest
+    )
     return {"complete": True, **manifest}
 
 

@@ -25,6 +25,7 @@ from pipeline.curate.funnel import funnel
 from pipeline.curate.per_image import Judge, Verdicts
 from pipeline.curate.rewrite import rewrite
 from pipeline.dataset.annotation_dataset import AnnotationDataset, open_dataset, read_reviews
+from pipeline.dataset.data_card import write_made_card
 from pipeline.dataset.destination import Destination
 from pipeline.dataset.phrase_rows import IMAGES, MASKS, Counts, survivors
 
@@ -98,6 +99,8 @@ def curate(
     manifest = _manifest(job, counts, decided)
     manifest["seconds"] = round(time.monotonic() - started, 3)
     output.finish(manifest)
+    if manifest["images_out"]:
+        write_made_card(output.store, ("sspsam", "curate", source, destination), manifest)
     return {"complete": True, **manifest}
 
 

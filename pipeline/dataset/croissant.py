@@ -8,7 +8,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from sspsam.schema import ANNOTATION_SCHEMA, DESCRIPTIONS, SCHEMA_VERSION
+from pipeline.dataset.dataset_schema import DESCRIBED
+from sspsam.schema import SCHEMA_VERSION
 
 _CROISSANT = "http://mlcommons.org/croissant"
 _RECORDS, _FILES = "images", "parquet-files"
@@ -63,8 +64,8 @@ def metadata(said: Mapping[str, Any]) -> str:
             for what, count in said["table"].items()
         ],
         "rai:machineAnnotationTools": [
-            f"model {model['name']}, sha256 {model['sha256']}",
-            said["versions"],
+            *([f"model {model['name']}, sha256 {model['sha256']}"] if model else []),
+            *([said["versions"]] if said["versions"] else []),
         ],
         "rai:dataAnnotationProtocol": [said["command"], *said["options"]],
         **({"rai:dataLimitations": [said["caveat"]]} if said["caveat"] else {}),
@@ -84,7 +85,7 @@ def metadata(said: Mapping[str, Any]) -> str:
                 "@id": _RECORDS,
                 "name": _RECORDS,
                 "key": [{"@id": f"{_RECORDS}/shard"}, {"@id": f"{_RECORDS}/index"}],
-                "field": [_field(field) for field in ANNOTATION_SCHEMA],
+                "field": [_field(field) for field in said["schema"]],
             }
         ],
     }
@@ -98,7 +99,7 @@ def _field(field: pa.Field, above: tuple[str, ...] = ()) -> dict[str, Any]:
         "@type": "cr:Field",
         "@id": "/".join((_RECORDS, *path)),
         "name": field.name,
-        "description": DESCRIPTIONS[".".join(path)],
+        "description": DESCRIBED[".".join(path)],
     }
     if hasattr(kind, "value_type"):
         found |= {"isArray": True, "arrayShape": str(getattr(kind, "list_size", -1))}

@@ -9,7 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+import shlex
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timezone
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -17,17 +20,22 @@ import pyarrow as pa
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from pipeline.dataset.annotation_dataset import open_dataset
 from pipeline.dataset.croissant import metadata
+from pipeline.dataset.dataset_schema import DESCRIBED
 from pipeline.dataset.numerals import number
 from pipeline.dataset.store import Store
 from sspsam.known_models import caveat
-from sspsam.schema import ANNOTATION_SCHEMA, DESCRIPTIONS
+from sspsam.schema import ANNOTATION_SCHEMA
 from sspsam.storage.secrets import redact
 
 README, CROISSANT = "README.md", "croissant.json"
 TAGS = ("referring-expression-segmentation", "open-vocabulary", "coco-rle", "ssp-sam")
 FILES = "annotations/**/*.parquet"
 
+_COUNTED = ("samples", "ok", "no_phrase", "error", "phrases", "masks", "shards", "ended")
+#: Of the manifests of commands that make a dataset from another: what its rows depend on.
+_MADE_FROM = ("source", "first", "second", "format", "images_at", "config")
 _BLANK = "0" * 64
 _MARK = re.compile("sspsam-card-sha256=([0-9a-f]{64})")
 #: What the hub's size categories are named by, from 10^3 on.
@@ -43,7 +51,40 @@ def write_card(store: Store, run: Mapping[str, Any], counts: Mapping[str, Any], 
     Raises:
         DataError: the store refuses.
     """
-    said = facts(run, counts, command)
+    _write(store, facts(run, counts, command))
+
+
+def write_made_card(store: Store, command: Sequence[str], made: Mapping[str, Any]) -> None:
+    """`write_card` for what was made from annotations or from ground truth: counts from its files.
+
+    Args:
+        command: the words that made it.  made: the manifest of that command.
+    """
+    dataset = open_dataset(store.url, storage_options=store.storage_options)
+    with dataset.connect() as connection:
+        found = connection.execute(
+            "SELECT status, error.kind, count(*), sum(phrase_count)::BIGINT, sum(mask_count)::BIGINT"
+            " FROM images GROUP BY ALL"
+        ).fetchall()
+    counts: Counter[str] = Counter()
+    kinds: Counter[str] = Counter()
+    for status, kind, images, phrases, masks in found:
+        counts.update({status: images, "samples": images, "phrases": phrases, "masks": masks})
+        kinds.update({kind: images} if kind else {})
+    run = dataset.run()
+    runs = run.get("runs") or [{"versions": {}}]
+    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    last = {"started": now, "versions": runs[-1]["versions"]}
+    options = run.get("options", {}) | {name: made[name] for name in _MADE_FROM if made.get(name)}
+    said = facts(
+        {"model": run.get("model") or {}, "runs": [*runs, last], "options": options},
+        {**{name: counts[name] for name in _COUNTED}, "kinds": kinds, "output": store.url},
+        shlex.join(map(str, command)),
+    )
+    _write(store, said | {"schema": dataset.schema, "kept": "the manifest of this command holds more"})
+
+
+def _write(store: Store, said: Mapping[str, Any]) -> None:
     for name, text in ((README, _readme(said)), (CROISSANT, metadata(said))):
         found = store.get(name)
         if found is None or _is_ours(found.decode(errors="replace")):
@@ -63,6 +104,8 @@ def facts(run: Mapping[str, Any], counts: Mapping[str, Any], command: str) -> di
         "name": PurePosixPath(counts["output"]).name or "annotations",
         "license": next(filter(None, reversed(licenses)), None),
         "tags": TAGS,
+        "schema": ANNOTATION_SCHEMA,
+        "kept": "`_run.json` holds more, `_stats.json` the counts",
         "files": FILES,
         "model": model,
         "caveat": caveat(model),
@@ -103,7 +146,7 @@ def _readme(said: Mapping[str, Any]) -> str:
     return environment.get_template("README.md.jinja").render(
         said,
         front_matter=yaml.safe_dump(front, sort_keys=False, allow_unicode=True).rstrip(),
-        fields=list(_described(ANNOTATION_SCHEMA)),
+        fields=list(_described(said["schema"])),
     )
 
 
@@ -114,7 +157,7 @@ def _described(fields: pa.Schema | pa.StructType, above: str = "") -> Iterator[t
         held = kind.value_type if hasattr(kind, "value_type") else kind
         struct = pa.types.is_struct(held) and path != "image"  # which `datasets` knows as one thing
         shown = ("list of structs" if held is not kind else "struct") if struct else str(kind)
-        yield path, shown, DESCRIPTIONS[path]
+        yield path, shown, DESCRIBED[path]
         if struct:
             yield from _described(held, f"{path}.")
 

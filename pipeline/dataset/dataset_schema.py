@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sspsam.errors import DataError
-from sspsam.schema import ADDED_SIGNALS, ANNOTATION_SCHEMA, ANNOTATION_TYPE
+from sspsam.schema import ADDED_SIGNALS, ANNOTATION_SCHEMA, ANNOTATION_TYPE, DESCRIPTIONS
 
 #: One row per verdict; `phrase` is null for a verdict on the whole image. The newest one wins.
 REVIEW_SCHEMA: Final = pa.schema(
@@ -45,6 +45,14 @@ def schema_of(curated: bool, added: Collection[str] = ()) -> pa.Schema:
     schema = ANNOTATION_SCHEMA.set(place, pa.field("annotations", pa.list_(pa.struct(fields))))
     return schema.append(pa.field("split", pa.string())) if curated else schema
 
+
+#: What each field holds, those that commands add among them, by its path.
+DESCRIBED: Final = {
+    **DESCRIPTIONS,
+    "split": "train, val or test",
+    "annotations.aliases": "phrases of other masks of the image that were merged into this one",
+    **{f"annotations.{name}": text for name, text in ADDED_SIGNALS.items()},
+}
 
 CURATED_SCHEMA: Final = schema_of(curated=True)
 

@@ -22,6 +22,7 @@ import fsspec
 import pyarrow as pa
 from pycocotools import mask as coco_mask
 
+from pipeline.dataset.data_card import write_made_card
 from pipeline.dataset.destination import Destination
 from pipeline.dataset.image_bytes import in_batches, safe_name
 from pipeline.dataset.segmentations import segmentation_problem
@@ -110,6 +111,8 @@ def import_coco(
         "seconds": round(time.monotonic() - started, 3),
     }
     output.finish(manifest)
+    if manifest["images"]:
+        write_made_card(output.store, ("sspsam", "import", "--format", "coco", source, destination), manifest)
     return {"complete": True, **manifest}
 
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.dataset.annotation_dataset import open_dataset
+from pipeline.dataset.data_card import write_made_card
 from pipeline.dataset.dataset_schema import schema_of
 from pipeline.dataset.destination import Destination
 from pipeline.dataset.phrase_rows import add_signals
@@ -85,6 +86,7 @@ def agree(
         "second_run": two.run() or None,
     }
     output.finish(manifest)
+    write_made_card(output.store, ("sspsam", "agree", first, second, destination), manifest)
     return {"complete": True, **manifest}
 
 

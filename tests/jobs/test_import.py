@@ -56,6 +56,7 @@ def test_what_was_exported_comes_back(tmp_path: Path) -> None:
             assert one["score"] is None
             assert one["target_pixels"] is None
         assert load_image(row["image_ref"])[:2] in (b"\xff\xd8", b"\x89P")
+    assert "No model: these masks were given." in (tmp_path / "back" / "README.md").read_text()
     assert main(command) == 2  # exists already
 
 

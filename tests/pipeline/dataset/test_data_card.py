@@ -15,9 +15,12 @@ import yaml
 
 from pipeline.annotate.annotate_config import AnnotateConfig
 from pipeline.annotate.manifest import Manifest
+from pipeline.curate.curate_config import CurateConfig
+from pipeline.curate.curate_run import curate
 from pipeline.dataset.data_card import CROISSANT, README, size_category, write_card
 from pipeline.dataset.store import Store
 from pipeline.sources import Shard
+from pipeline.stats.agreement import agree
 from sspsam.schema import ANNOTATION_SCHEMA, DESCRIPTIONS
 from tests.pipeline.annotation_fixture import MadeDataset, make_dataset
 
@@ -129,6 +132,35 @@ def test_only_what_is_ours_to_the_letter_is_written_again(tmp_path: Path) -> Non
     front = write(made, later)[0].split("---\n")[1]
     assert "# license: yours to fill in" in front
     assert "license" not in yaml.safe_load(front)
+
+
+def test_datasets_made_from_a_dataset_have_them_too(tmp_path: Path) -> None:
+    """With their own counts and fields, the model and license of the run, and how they were made."""
+    import mlcroissant
+
+    made = make_dataset(tmp_path / "made")
+    write(made, manifest(made, license="cc-by-4.0"))
+    run = dataclasses.asdict(manifest(made, license="cc-by-4.0"))
+    (made.output / "_run.json").write_text(json.dumps(run))
+    config = CurateConfig(where="score > 0.2")
+    told = curate(str(made.output), str(tmp_path / "cut"), config)
+    agree(str(tmp_path / "cut"), str(made.output), str(tmp_path / "agreed"))
+    for name, fields in {
+        "cut": ("split", "annotations.aliases"),
+        "agreed": ("annotations.agreement",),
+    }.items():
+        readme, text = ((tmp_path / name / file).read_text() for file in (README, CROISSANT))
+        assert f"| samples | {told['images_out']} |" in readme
+        assert f"| phrases | {told['phrases_out']} |" in readme
+        assert all(f"| `{field}` | " in readme for field in fields)
+        assert "license: cc-by-4.0" in readme
+        assert "ab" * 32 in readme
+        assert not [secret for secret in SECRETS if secret in readme + text]
+        loader = mlcroissant.Dataset(tmp_path / name / CROISSANT)
+        assert not loader.metadata.ctx.issues.errors
+        assert len(list(loader.records("images"))) == told["images_out"]
+    assert f"sspsam curate {made.output} {tmp_path / 'cut'}" in (tmp_path / "cut" / README).read_text()
+    assert "score > 0.2" in (tmp_path / "cut" / README).read_text()
 
 
 def test_every_field_is_described() -> None:
