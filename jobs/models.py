@@ -25,23 +25,22 @@ def models(source: str | None = None, /, *, json: bool = False) -> int:
     if source is not None:
         return _list(source, json)
     from rich.console import Console
-    from rich.table import Table
+    from rich.padding import Padding
 
     from sspsam.known_models import KNOWN_MODELS, PUBLISHED
 
     if json:
         print_json([asdict(model) for model in KNOWN_MODELS])
         return 0
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    console = Console(highlight=False)
     for model in KNOWN_MODELS:
-        table.add_row(f"--model {model.name}")
+        console.print(f"--model {model.name}", markup=False)
         fields = asdict(model)
         for name in ("about", "trained_on", "verified", "unverified"):
             label = {"about": "", "unverified": "not verified: "}.get(name, f"{name.replace('_', ' ')}: ")
-            table.add_row(f"    {label}{fields[name]}")
-        table.add_row("")
-    console = Console(highlight=False)
-    console.print(table)
+            if fields[name] != "nothing":
+                console.print(Padding(f"{label}{fields[name]}", (0, 0, 0, 4)), markup=False)
+        console.print()
     console.print(
         f"Any other: a folder, .pth or .safetensors file, hf://org/repo[@revision][/file], URL.\n"
         f"`sspsam models {PUBLISHED}` asks the hub which checkpoints are there.",

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.annotate.allocation import Allocation, allocate
+from pipeline.annotate.allocation import GIB, Allocation, allocate
 from pipeline.annotate.annotate_config import AUTO, AnnotateConfig, flag
 from pipeline.annotate.cluster import alive_nodes, connected, may_grow
 from pipeline.annotate.manifest import Manifest
@@ -38,6 +38,7 @@ class Estimate:
         seconds: of the whole run with `allocation`'s most replicas; None if `images` is.
         phrases_per_image: in the chunk that was timed.
         load_seconds: to load the model.
+        memory_bytes, gpu_bytes: the most that the process of one replica held; gpu_bytes 0 without a GPU.
     """
 
     shards: tuple[Shard, ...]
@@ -47,6 +48,8 @@ class Estimate:
     seconds: float | None
     phrases_per_image: float
     load_seconds: float
+    memory_bytes: int
+    gpu_bytes: int
     allocation: Allocation
     options: dict[str, Any]
 
@@ -73,6 +76,8 @@ class Estimate:
         table.add_row("phrases an image", f"{self.phrases_per_image:.1f}")
         table.add_row("one replica", f"{self.images_per_second:,.2f} images/s")
         table.add_row("model loads in", duration(self.load_seconds))
+        gpu = f", {self.gpu_bytes / GIB:.1f} GiB of its GPU" if self.gpu_bytes else ""
+        table.add_row("memory a replica", f"{self.memory_bytes / GIB:.1f} GiB{gpu}")
         replicas = self.allocation.replicas[1]
         table.add_row("all replicas", f"{self.images_per_second * replicas:,.2f} images/s")
         if self.seconds is not None:
@@ -123,6 +128,8 @@ def dry_run(config: AnnotateConfig) -> Estimate:
         seconds=whole,
         phrases_per_image=sum(map(len, phrases)) / len(phrases),
         load_seconds=speed.load_seconds,
+        memory_bytes=speed.memory_bytes,
+        gpu_bytes=speed.gpu_bytes,
         allocation=take,
         options=config.all_options() | {"chunk_size": size},
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -38,11 +39,16 @@ _SHARDS_TRIED = 100
 
 @dataclass(frozen=True)
 class Speed:
-    """Of one replica: images/s once everything is warm, seconds to load the model, bytes of an image."""
+    """Of one replica: images/s once everything is warm, seconds to load the model, bytes of an image.
+
+    memory_bytes, gpu_bytes: the most that its process held of either until then; gpu_bytes 0 without CUDA.
+    """
 
     images_per_second: float
     load_seconds: float
     image_bytes: float
+    memory_bytes: int = 0
+    gpu_bytes: int = 0
 
 
 def choose_chunk_size(job: Job, take: Callable[[], Allocation], say: Callable[[str], None]) -> int:
@@ -144,6 +150,10 @@ def time_chunk(
         image_timeout: seconds allowed an image; a call that takes longer ends the process.
         enough: a call of so many seconds is the last one.
     """
+    import resource
+
+    import torch
+
     from pipeline.annotate.replica import segment_images
 
     started = time.perf_counter()
@@ -164,7 +174,9 @@ def time_chunk(
         if at and seconds >= enough:  # the first call warms everything up
             break
         at, count = at + count, 2 * count
-    return Speed(rate, loaded, sum(map(len, images)) / max(1, len(images)))
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    gpu = torch.cuda.max_memory_reserved() if torch.cuda.is_available() else 0
+    return Speed(rate, loaded, sum(map(len, images)) / max(1, len(images)), memory, gpu)
 
 
 def count_rows(job: Job, bytes_per_sample: float) -> list[int | None]:

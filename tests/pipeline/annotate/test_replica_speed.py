@@ -87,5 +87,6 @@ def test_the_speed_is_that_of_warm_calls(tmp_path: Path) -> None:
     assert model.called == [1, 2, 4, 8, 5]
     assert 20 < speed.images_per_second < 50
     assert speed.image_bytes == sum(len(sample.image or b"") for sample in chunk.samples) / 20
+    assert speed.memory_bytes > 2**26  # torch alone has more
     time_chunk(lambda: model, chunk, phrases, 60.0, enough=0.1)
     assert model.called[5:] == [1, 2, 4, 8]
