@@ -17,7 +17,7 @@ demo: $(VENV)/.run  ## annotate examples/ with the bundled model on a local Ray,
 test: $(VENV)/.dev  ## the tests: minutes, offline, two cores are enough (needs Chromium for one page)
 	$(BIN)/python -m pytest -m "not chaos and not gpu"
 
-chaos: $(VENV)/.dev  ## long fault campaigns and trainings: up to an hour
+chaos: $(VENV)/.dev  ## long fault campaigns and trainings: up to an hour; SEED=... plays one again
 	$(BIN)/python -m pytest -m "chaos and not gpu" --timeout 1500
 
 lint: $(VENV)/.dev  ## ruff, mypy, and the import contracts of pyproject.toml

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,8 +11,10 @@ import pytest
 import torch
 
 from sspsam import SSPSAM, SSPSAMConfig
+from tests import reliability
 from tests.hub_server import Hub, hub_server
 from tests.micro_model import micro_config
+from tests.seed import SEED
 
 torch.set_num_threads(1)  # two cores: the processes under test need the other one
 
@@ -67,3 +70,13 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         monkeypatch.setattr(local_copies, "_FIRST_PAUSE_S", 0.01)
         monkeypatch.delenv("HF_TOKEN", raising=False)
         yield found
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What became of each fault that a test recorded, as one table; RELIABILITY=PATH keeps it."""
+    if not reliability.RECORDED:
+        return
+    terminalreporter.section(f"faults, SEED={SEED}")
+    terminalreporter.write_line(reliability.table())
+    if path := os.environ.get("RELIABILITY"):
+        reliability.write(Path(path), str(SEED))

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pyarrow.dataset as pads
@@ -15,6 +16,7 @@ import pytest
 from tests.pipeline.annotate.expected import expected_rows, without_places
 from tests.pipeline.annotate.inputs import write_shards
 from tests.processes import descendants, running, wait_until
+from tests.reliability import record
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -54,6 +56,7 @@ def test_a_stopped_run_says_one_line_and_the_same_command_resumes(
     done = chunks()
     assert len(done) < 100
 
+    began = time.monotonic()
     again = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert again.returncode == 0, again.stderr
     computed = re.search(r"computed now\D+(\d+) images", again.stdout)
@@ -62,3 +65,5 @@ def test_a_stopped_run_says_one_line_and_the_same_command_resumes(
     rows = pads.dataset(output / "annotations", format="parquet").to_table().to_pylist()
     rows.sort(key=lambda row: (row["shard"], row["index"]))
     assert without_places(rows) == without_places(expected_rows(source, micro_model, 4, "whole"))
+    name = f"{number.name}, then the same command"
+    record(name, "yes", f"exit {code}: {line}; then exit 0", time.monotonic() - began)

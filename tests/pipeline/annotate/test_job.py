@@ -31,6 +31,7 @@ from sspsam.errors import ConfigError
 from sspsam.schema import ANNOTATION_SCHEMA
 from tests.pipeline.annotate import faults
 from tests.pipeline.annotate.inputs import picture, sample_members, two_phrases, write_shards, write_tar
+from tests.reliability import record
 
 pytestmark = [pytest.mark.usefixtures("local_ray"), pytest.mark.timeout(900)]
 
@@ -226,6 +227,7 @@ def test_a_killed_replica_changes_nothing(
     assert (summary.exit_code, summary.samples) == (0, 60)
     assert summary.deaths <= 1  # one between two chunks has nothing to blame
     assert rows(tmp_path / "out") == rows(wanted)
+    record("replica killed (SIGKILL) in its call", "yes", "exit 0 of the same run", None)
 
 
 def test_a_chain_that_breaks_is_run_again_for_what_is_missing(
@@ -284,6 +286,7 @@ def test_samples_that_kill_are_found_and_the_rest_is_annotated(micro_model: Path
     crash = [row for row in found.values() if row["shard"] == "crash"]
     assert [row["index"] for row in crash] == list(range(5))
     assert "killed its process twice" in crash[-1]["error"]["message"]
+    record("samples that kill their process, or hang", "all others", "exit 0; 4 rows say killed_worker", None)
 
 
 def test_errors_are_retried_by_kind(micro_model: Path, tmp_path: Path) -> None:
@@ -308,6 +311,8 @@ def test_errors_are_retried_by_kind(micro_model: Path, tmp_path: Path) -> None:
     retried = run(configure(source, output, micro_model, retry_errors="out_of_memory"))
     assert (retried.exit_code, retried.computed) == (0, 8)
     assert retried.kinds == {"not_an_image": 1}
+    said = "exit 0; a row says out_of_memory, --retry-errors computes it again"
+    record("a sample that needs more memory than there is", "all others", said, None)
     changed = {name for name, written in files(output).items() if written != before[name]}
     assert changed == {"annotations/a/part-00000.parquet"}
     assert [row["index"] for row in rows(output)] == list(range(40))
@@ -452,3 +457,4 @@ def test_a_lost_node_changes_nothing(
         assert "was lost, and nothing came for" in done.stderr
         assert "waiting for the cluster: 1 replicas of 1.2 CPUs leave 0 of 1" in done.stderr
     assert rows(tmp_path / "out") == rows(wanted)
+    record(f"node lost, another one {replaced}", "yes", "exit 0 of the same run", None)
