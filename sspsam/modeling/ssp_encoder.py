@@ -107,10 +107,11 @@ class PromptTransformerLayer(nn.Module):
         self.norm1 = nn.LayerNorm(width)
         self.norm2 = nn.LayerNorm(width)
 
-    def forward(self, tokens: Tensor, positions: Tensor) -> Tensor:
-        """(N, L, C) to (N, L, C); positions (L, C)."""
-        query = tokens + positions
-        tokens = self.norm1(tokens + self.self_attn(query, query, tokens, need_weights=False)[0])
+    def forward(self, tokens: Tensor, positions: Tensor, wanted: int | None = None) -> Tensor:
+        """(N, L, C) to (N, L, C), or the first `wanted` tokens of it; positions (L, C)."""
+        key = tokens + positions
+        attended, _ = self.self_attn(key[:, :wanted], key, tokens, need_weights=False)
+        tokens = self.norm1(tokens[:, :wanted] + attended)
         return self.norm2(tokens + self.linear2(F.relu(self.linear1(tokens))))
 
 
@@ -159,9 +160,10 @@ class SSPEncoder(nn.Module):
         fused = self.fusion(torch.tanh(gated) * torch.tanh(text.attended_phrase)[:, None])
         learned = torch.cat([self.box_token, self.prompt_tokens]).expand(len(fused), -1, -1)
         tokens = torch.cat([learned, fused], dim=1)
-        for layer in self.layers:
+        for layer in self.layers[:-1]:
             tokens = layer(tokens, self.positions)
-        tokens = self.norm(tokens)
+        # Of the last layer's patches nothing is read.
+        tokens = self.norm(self.layers[-1](tokens, self.positions, 1 + self.prompts))
         square = (len(fused), self.grid, self.grid)
         return SemanticSpatialPrompt(
             prompts=tokens[:, 1 : 1 + self.prompts],
