@@ -27,7 +27,7 @@ from sspsam.storage.local_paths import absolute
 from sspsam.storage.storage_options import options_for
 from sspsam.training.loop import train
 from sspsam.training.process import Process
-from sspsam.training.recipes import FINISHED, fingerprint, require_finished, start_model
+from sspsam.training.recipes import FINISHED, origin, require_finished, start_model
 from sspsam.training.train_config import TrainConfig
 from sspsam.training.training_data import Data, settle
 
@@ -88,6 +88,7 @@ class StageSpec:
 
     config: TrainConfig
     data: Data
+    begun: dict[str, Any]  # `recipes.origin`
     preset: str
     source: str | None
     threads: int
@@ -138,7 +139,8 @@ def train_stages(
         for number, config in enumerate(stages, start=1):
             name = f"{number}-{config.stage}"
             model = f"{root}/{name}/model"
-            run = fingerprint(config, data, preset, source if number == 1 else None)
+            begun = origin(data, preset, source if number == 1 else None)
+            run = config.decisive() | begun
             finished = f"{base}/{name}/{FINISHED}"
             if fs.exists(finished):
                 require_finished(fs.cat_file(finished).decode(), run, f"{root}/{name}")
@@ -147,7 +149,7 @@ def train_stages(
                 data.check(config, _model_config(preset, source, source_options))
                 threads = workers.threads or max(1, int(workers.cpus_per_worker))
                 fatal = f"{base}/{name}-{_FATAL}"
-                spec = StageSpec(config, data, preset, source, threads, source_options, storage, fatal)
+                spec = StageSpec(config, data, begun, preset, source, threads, source_options, storage, fatal)
                 if fs.exists(fatal):
                     fs.rm_file(fatal)
                 say(f"{name}: {workers.workers} workers, {'GPU' if use_gpu else 'CPU'}")
@@ -166,15 +168,13 @@ def train_stages(
 
 
 def train_worker(settings: dict[str, Any]) -> None:
-    """Entry point of each process. A lasting error goes to the driver by a file and ends every restart."""
+    """Entry point of each process. A lasting error goes to the driver by a file."""
     spec: StageSpec = settings["spec"]
-    fs = spec.storage.place[0]
-    if fs.exists(spec.fatal):
-        return
     try:
         _train(spec)
     except SSPSAMError as error:
-        fs.pipe_file(spec.fatal, json.dumps({"kind": error.kind, "message": str(error)}).encode())
+        told = json.dumps({"kind": error.kind, "message": str(error)})
+        spec.storage.place[0].pipe_file(spec.fatal, told.encode())
         raise
 
 
@@ -214,7 +214,7 @@ def _train(spec: StageSpec) -> None:
             training,
             validation,
             folder,
-            data=spec.data.describe(),
+            data=spec.begun,
             process=process,
             say=say,
         )
@@ -286,6 +286,7 @@ def _fit(
             **storage.for_ray(),
             failure_config=FailureConfig(max_failures=workers.max_failures),
             checkpoint_config=CheckpointConfig(num_to_keep=2),
+            callbacks=[_no_restart(storage, spec.fatal)],
         ),
     )
     fs = storage.place[0]
@@ -298,6 +299,17 @@ def _fit(
     if result.error is not None or result.checkpoint is None:
         raise DataError(f"stage {name}: training ended: {result.error}")
     return result
+
+
+def _no_restart(storage: Storage, fatal: str) -> Any:
+    """A callback of Ray Train that ends the run in place of starting it again, if a worker left an error."""
+    from ray.train import UserCallback
+
+    class NoRestart(UserCallback):
+        def after_exception(self, run_context: Any, worker_exceptions: Any) -> None:
+            _raise_fatal(storage.place[0], fatal)  # an error of a callback is final
+
+    return NoRestart()
 
 
 def _raise_fatal(fs: Any, path: str) -> None:

@@ -113,7 +113,7 @@ def train(
         validation: scenes that training never sees.
         output: receives checkpoint.pt, validation/*.png and, at the end, the averaged model as a
             folder `model/` that `from_pretrained` takes: the last one, or the best with `config.keep`.
-        data: description of the training data (`Data.describe`): a checkpoint of other data is refused.
+        data: description of the data and the start (`recipes.origin`): a checkpoint of others is refused.
         process: rank and hooks of this process in distributed training.
         say: called with a progress line every few steps.
         writer: a TensorBoard SummaryWriter.

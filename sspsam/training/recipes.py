@@ -154,7 +154,8 @@ def run_stages(
     measures: dict[str, float] = {}
     for number, config in enumerate(stages, start=1):
         folder = output / f"{number}-{config.stage}"
-        run = fingerprint(config, data, preset, source if number == 1 else None)
+        begun = origin(data, preset, source if number == 1 else None)
+        run = config.decisive() | begun
         if (folder / FINISHED).exists():
             require_finished((folder / FINISHED).read_text(), run, str(folder))
             say(f"{config.stage}: finished before")
@@ -169,7 +170,7 @@ def run_stages(
             training,
             validation,
             folder,
-            data=data.describe(),
+            data=begun,
             say=say,
             writer=writer,
             stop=stop,
@@ -183,8 +184,8 @@ def run_stages(
     return measures
 
 
-def fingerprint(config: TrainConfig, data: Data, preset: str, source: str | None) -> dict[str, Any]:
-    """Settings, data and initial model of a stage: another run does not take a finished stage for its own.
+def origin(data: Data, preset: str, source: str | None) -> dict[str, Any]:
+    """Data and initial model of a stage: with its settings, what tells it from other runs in its OUTPUT.
 
     Args:
         source: model that the run starts from; None for a stage that starts from the one before.
@@ -192,7 +193,7 @@ def fingerprint(config: TrainConfig, data: Data, preset: str, source: str | None
     start = {"preset": preset}
     if source:
         start = {"from": located_model(source), "from_sha256": checkpoint.fingerprint(source)}
-    return config.decisive() | start | data.describe()
+    return start | data.describe()
 
 
 def require_finished(told: str, run: dict[str, Any], where: str) -> None:

@@ -25,7 +25,7 @@ class TrainState:
     model: nn.Module
     optimizer: torch.optim.Optimizer
     ema: dict[str, Tensor]  # averaged copies of the parameters that train
-    data: dict[str, Any] = field(default_factory=dict)  # description of the training data (`Data.describe`)
+    data: dict[str, Any] = field(default_factory=dict)  # description of data and start (`recipes.origin`)
     best: Best = field(default_factory=Best)
     frozen: dict[str, str] = field(default_factory=dict)  # `frozen_digests`, once they are needed
 

@@ -91,6 +91,9 @@ def test_the_same_output_is_not_taken_for_another_run(
         error = capsys.readouterr().err
         assert said in error
         assert "another OUTPUT" in error
+    finished.unlink()  # a run that was stopped knows its start as well
+    assert main([str(output), *start, "--data", str(made.grefcoco), "--from", "tiny"]) == 2
+    assert "from: " in capsys.readouterr().err
     diverged = ["--data", str(made.grefcoco), *start, "--steps", "30", "--learning-rate", "1e12"]
     assert main([str(tmp_path / "diverged"), *diverged]) == 1
     assert "--learning-rate" in capsys.readouterr().err

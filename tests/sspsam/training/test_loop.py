@@ -226,6 +226,7 @@ def test_a_checkpoint_of_other_data_is_refused_by_name(
         run({"data": "/b", "flip": 0.5})
     with pytest.raises(CheckpointError, match=r"flip: 0\.5 there, 0\.0 here"):
         run({"data": "/a", "flip": 0.0})
+    run({"data": "/a", "flip": 0.5, "later": 1})  # which an earlier version could not tell
 
 
 def test_the_schedule_warms_up_falls_and_spares_a_frozen_decoder(small_model: SSPSAM) -> None:
