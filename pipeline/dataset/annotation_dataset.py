@@ -340,7 +340,7 @@ def _advice(dataset: AnnotationDataset) -> str:
     if given.endswith(".parquet"):
         return f"{given}: is one file; give the folder above its annotations/ folder."
     if not dataset.fs.exists(dataset.root):
-        return f"{given}: no such folder. Is it what `sspsam annotate --output` was given?"
+        return f"{given}: no such folder. Is it the OUTPUT of `sspsam annotate`?"
     if PurePosixPath(dataset.root).name == "annotations" and dataset.list_files(""):
         return f"{given}: give the folder above, {given.rstrip('/')[: -len('annotations')]}"
     if waiting := dataset.list_files("_chunks"):
@@ -350,7 +350,7 @@ def _advice(dataset: AnnotationDataset) -> str:
         )
     return (
         f"{given}: no Parquet file under {given.rstrip('/')}/annotations, so nothing is annotated"
-        " yet. Is it the folder that `sspsam annotate --output` was given?"
+        " yet. Is it the OUTPUT of `sspsam annotate`?"
     )
 
 
