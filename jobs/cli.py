@@ -28,6 +28,7 @@ COMMANDS = {
     "stats": ("jobs.stats", "counts, phrases, signal quantiles; compare two runs"),
     "agree": ("jobs.agree", "a dataset with how far a second one's masks agree with its own"),
     "calibrate": ("jobs.calibrate", "how probable it is that a mask is right, from truth or verdicts"),
+    "audit": ("jobs.audit", "look at a drawn sample of masks, and learn how right all of them are"),
     "curate": ("jobs.curate", "filter, deduplicate, balance and split an annotation dataset"),
     "export": ("jobs.export", "COCO, YOLO, Label Studio, WebDataset, Hugging Face, ..."),
     "import": ("jobs.import_", "ground truth of another format into the annotation schema"),

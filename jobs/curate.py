@@ -23,7 +23,7 @@ Flags = flags_of(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns 0, or 2 for a wrong flag or dataset."""
-    return run(curate, argv, "curate", EPILOGUE)
+    return run(curate, argv, "curate,trust", EPILOGUE)
 
 
 def curate(

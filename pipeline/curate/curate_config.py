@@ -40,6 +40,11 @@ class CurateConfig:
     where: tuple[str, ...] = _option(
         (), "SQL predicate over the columns of `images` and `masks`; null counts as false; repeatable"
     )
+    precision: float | None = _option(
+        None,
+        "keep what p_correct puts above the lowest threshold that has this precision, by audited verdicts",
+    )
+    confidence: float = _option(0.95, "of --precision: how probable its promise is to hold")
     merge_iou: float | None = _option(
         None, "merge masks of one image with at least this IoU; the phrases of the others become aliases"
     )
@@ -62,6 +67,10 @@ class CurateConfig:
         if isinstance(self.where, str):
             object.__setattr__(self, "where", (self.where,))
         object.__setattr__(self, "where", tuple(self.where))
+        for name in ("precision", "confidence"):
+            share = getattr(self, name)
+            if share is not None and not 0.5 <= share < 1:
+                raise ConfigError(f"--{name} {share}: from 0.5 to below 1")
         if self.merge_iou is not None and not 0 < self.merge_iou <= 1:
             raise ConfigError(f"--merge-iou {self.merge_iou}: an IoU above 0, at most 1")
         distance = self.phash_distance
@@ -137,6 +146,7 @@ def _check_type(what: str, value: Any, annotation: str) -> None:
         "int": (int,),
         "int | None": (int, type(None)),
         "float | None": (int, float, type(None)),
+        "float": (int, float),
         "tuple[str, ...]": (str, list),
         "Mapping[str, float]": (dict,),
     }

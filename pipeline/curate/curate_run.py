@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeAlias
@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from pipeline.curate import whole
 from pipeline.curate.curate_config import CurateConfig, CurateResources
 from pipeline.curate.funnel import funnel
+from pipeline.curate.kept_precision import find_guarantee, promise_card
 from pipeline.curate.per_image import Judge, Verdicts
 from pipeline.curate.rewrite import rewrite
 from pipeline.dataset.annotation_dataset import AnnotationDataset, open_dataset, read_reviews
@@ -83,6 +84,12 @@ def curate(
     started = time.monotonic()
     dataset = open_dataset(source, storage_options=storage_options, image_roots=image_roots)
     verdicts = _verdicts(dataset) if config.reviews != "ignore" else {}
+    guarantee = None
+    given = config
+    if config.precision is not None:
+        guarantee = find_guarantee(dataset, config)
+        passes = f"p_correct >= {guarantee.threshold:.4f}::float"
+        config = replace(config, where=(*config.where, passes))
     judge = Judge(config, dataset.schema, verdicts)
     _ = judge.predicates  # a wrong one is said before anything is written
     output = Destination(str(destination), MANIFEST, dict(storage_options or {}))
@@ -97,6 +104,10 @@ def curate(
             written = sum(each(write_unit, units), Counter())
     counts = read + decided.counts + written
     manifest = _manifest(job, counts, decided)
+    manifest["config"] = given.as_json()
+    if guarantee is not None:
+        manifest["guarantee"] = {**vars(guarantee), "statement": guarantee.statement()}
+        output.store.put("README.md", promise_card(guarantee).encode())
     manifest["seconds"] = round(time.monotonic() - started, 3)
     output.finish(manifest)
     if manifest["images_out"]:

@@ -49,6 +49,8 @@ def print_funnel(manifest: dict[str, Any], console: Console) -> None:
     for name, split in manifest["splits"].items():
         table.add_row(f"split {name}", f"{split['images']:,}", f"{split['phrases']:,}", "")
     console.print(table)
+    if "guarantee" in manifest:
+        console.print(escape(manifest["guarantee"]["statement"]))
 
 
 def _of(counts: Counts, stage: str, what: str) -> dict[str, int]:

@@ -303,27 +303,35 @@ def open_dataset(
     return replace(dataset, files=tuple(file for file, _ in found), curated="split" in kind, added=added)
 
 
-def read_reviews(dataset: AnnotationDataset) -> pa.Table:
-    """The newest verdict on each (key, shard, phrase), in REVIEW_SCHEMA, sorted by those.
-
-    An empty table where nobody reviewed. Raises DataError naming a file that is not of the schema.
-    """
+def read_every_review(dataset: AnnotationDataset) -> pa.Table:
+    """Every verdict ever given, in REVIEW_SCHEMA. Raises DataError naming a file that is not of it."""
     tables = [REVIEW_SCHEMA.empty_table()]
     for path in (file.path for file in dataset.list_files("reviews")):
         try:
             table = pq.read_table(dataset.fs.open(path, "rb"))
+            for name in ("reviewer", "seconds"):  # not in files of earlier versions
+                if name not in table.schema.names:
+                    table = table.append_column(name, pa.nulls(len(table), REVIEW_SCHEMA.field(name).type))
             tables.append(table.select(REVIEW_SCHEMA.names).cast(REVIEW_SCHEMA))
         except (pa.ArrowException, OSError, ValueError, KeyError) as error:
             raise DataError(
                 f"{dataset.locate(path)}: not a file of verdicts ({_brief(error)});"
-                f" it needs the columns {', '.join(REVIEW_SCHEMA.names)}. Move it out of reviews/."
+                f" it needs the columns {', '.join(REVIEW_SCHEMA.names[:6])}. Move it out of reviews/."
             ) from error
         unknown = set(tables[-1]["verdict"].to_pylist()) - {*VERDICTS, "none"}
         if unknown:
             raise DataError(
                 f"{dataset.locate(path)}: verdict {unknown.pop()!r} is none of {', '.join(VERDICTS)}, none"
             )
-    everything = pa.concat_tables(tables)
+    return pa.concat_tables(tables)
+
+
+def read_reviews(dataset: AnnotationDataset) -> pa.Table:
+    """The newest verdict on each (key, shard, phrase), in REVIEW_SCHEMA, sorted by those.
+
+    An empty table where nobody reviewed. Raises DataError naming a file that is not of the schema.
+    """
+    everything = read_every_review(dataset)
     newest: dict[tuple[str, str, str | None], int] = {}
     places = zip(*(everything[name].to_pylist() for name in ("key", "shard", "phrase")), strict=True)
     times = everything["reviewed_at"].cast(pa.int64()).to_numpy()

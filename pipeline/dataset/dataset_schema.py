@@ -20,6 +20,8 @@ REVIEW_SCHEMA: Final = pa.schema(
         pa.field("verdict", pa.string(), nullable=False),
         pa.field("note", pa.string()),
         pa.field("reviewed_at", pa.timestamp("us", tz="UTC"), nullable=False),
+        pa.field("reviewer", pa.string()),  # who gave it; null in files of earlier versions, or if not said
+        pa.field("seconds", pa.float32()),  # from the moment it was shown
     ],
     metadata=ANNOTATION_SCHEMA.metadata,
 )

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import threading
 import uuid
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from typing import Any
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 
@@ -38,6 +39,8 @@ class Verdict:
     phrase: str | None
     verdict: str  # accept, reject, flag; none withdraws an earlier one
     note: str | None = None
+    reviewer: str | None = None
+    seconds: float | None = None  # from the moment it was shown
 
     @classmethod
     def parse(cls, given: Any) -> Verdict:
@@ -55,7 +58,32 @@ class Verdict:
         note = given.get("note") or None
         if note and len(note) > MAX_NOTE:
             raise DataError(f"verdict.note has more than {MAX_NOTE} characters")
-        return cls(given["shard"], given["key"], given.get("phrase"), given["verdict"], note)
+        seconds = given.get("seconds")
+        if seconds is not None and not (isinstance(seconds, int | float) and 0 <= seconds < 1e6):
+            raise DataError("verdict.seconds must be a number of seconds")
+        return cls(given["shard"], given["key"], given.get("phrase"), given["verdict"], note, None, seconds)
+
+
+#: (shard, key, phrase) -> {reviewer: the newest verdict}
+Votes: TypeAlias = "Mapping[tuple[str, str, str | None], Mapping[str, str]]"
+
+
+def votes_of(reviews: pa.Table) -> Votes:
+    """The newest verdict of each reviewer on each phrase; `none` takes one back."""
+    found: dict[tuple[str, str, str | None], dict[str, str]] = defaultdict(dict)
+    for row in reviews.sort_by("reviewed_at").to_pylist():
+        place, reviewer = (row["shard"], row["key"], row["phrase"]), row["reviewer"] or ""
+        if row["verdict"] == "none":
+            found[place].pop(reviewer, None)
+        else:
+            found[place][reviewer] = row["verdict"]
+    return {place: votes for place, votes in found.items() if votes}
+
+
+def decided(votes: Mapping[str, str]) -> bool | None:
+    """Whether most reviewers who said accept or reject accept; None if as many do as do not."""
+    accepted, rejected = (list(votes.values()).count(verdict) for verdict in ("accept", "reject"))
+    return None if accepted == rejected else accepted > rejected
 
 
 class Reviews:

@@ -9,7 +9,7 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -23,13 +23,14 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from pipeline.dataset.annotation_dataset import open_dataset, read_reviews
+from pipeline.dataset.annotation_dataset import open_dataset, read_every_review, read_reviews
+from pipeline.dataset.audit_sample import read_audits
 from pipeline.dataset.dataset_schema import VERDICTS
 from pipeline.dataset.image_query import Query, count_hits, find_hits, histogram
 from pipeline.dataset.image_rows import Rows, card
 from pipeline.dataset.phrase_index import Index, fold
 from pipeline.dataset.pictures import Pictures
-from pipeline.dataset.reviews import Reviews, Verdict
+from pipeline.dataset.reviews import Reviews, Verdict, votes_of
 from pipeline.view.attention import Attention
 from pipeline.view.security import Guard
 from pipeline.view.view_config import ViewConfig
@@ -137,6 +138,7 @@ def make_app(config: ViewConfig) -> Starlette:
             route("/api/state", _state),
             route("/api/cards", _cards),
             route("/api/card", _one_card),
+            route("/api/audit", _audit),
             route("/api/phrases", _phrases),
             route("/api/histogram", _histogram),
             route("/api/attention", _attention),
@@ -209,6 +211,7 @@ def _state(viewer: Viewer, _: Request) -> Response:
             "measures": [*viewer.signals, "area", "area_fraction"],
             "verdict_names": list(VERDICTS),
             "attention": viewer.attention.available,
+            "audit": viewer.config.audit,
         }
     )
 
@@ -231,6 +234,22 @@ def _one_card(viewer: Viewer, request: Request) -> Response:
     verdicts = viewer.reviews.of_images([image]).get(image, {})
     row = viewer.rows.read([image])[0]
     return JSONResponse({**card(row, verdicts), "hits": [], "value": None})
+
+
+def _audit(viewer: Viewer, _: Request) -> Response:
+    """The queue of the audit in its order, each phrase with this reviewer's verdict or null."""
+    votes = votes_of(read_every_review(viewer.dataset))
+    reviewer = viewer.config.reviewer or ""
+    queue = [
+        {
+            **{name: row[name] for name in ("shard", "key", "phrase", "position")},
+            "verdict": votes.get((row["shard"], row["key"], row["phrase"]), {}).get(reviewer),
+        }
+        for audit in read_audits(viewer.dataset)
+        if audit.name == viewer.config.audit
+        for row in audit.rows.to_pylist()
+    ]
+    return JSONResponse(queue)
 
 
 def _phrases(viewer: Viewer, request: Request) -> Response:
@@ -283,7 +302,7 @@ def _store(viewer: Viewer, body: bytes) -> Response:
         raise DataError(f"the request has more than {MAX_BODY} bytes")
     try:
         given = json.loads(body)["verdicts"]
-        verdicts = [Verdict.parse(one) for one in given]
+        verdicts = [replace(Verdict.parse(one), reviewer=viewer.config.reviewer) for one in given]
     except (ValueError, KeyError, TypeError) as error:
         raise DataError('send {"verdicts": [{"shard", "key", "phrase", "verdict"}]}') from error
     path = viewer.reviews.write(verdicts)

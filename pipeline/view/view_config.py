@@ -29,6 +29,8 @@ class ViewConfig:
         memory_mb: DuckDB's memory limit, MiB
         cache_mb: thumbnails kept in memory, MiB
         threads: files read and images decoded in parallel
+        audit: show the queue of this audit (a name in OUTPUT/audits), as `sspsam audit` does
+        reviewer: name that verdicts are stored with
         image_root: new location of INPUT, another location to read images from, or FROM=TO; repeatable
         storage_options: options of fsspec for all URLs, as JSON
     """
@@ -45,6 +47,8 @@ class ViewConfig:
     memory_mb: int = 2048
     cache_mb: int = 256
     threads: int = 8
+    audit: str | None = None
+    reviewer: str | None = None
     image_root: tuple[str, ...] = ()
     storage_options: StorageOptions = field(default_factory=dict)
 

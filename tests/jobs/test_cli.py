@@ -27,6 +27,7 @@ NEAR_MISSES = {
     "stats": ("--compair", "--compare"),
     "agree": ("--memroy-mb", "--memory-mb"),
     "calibrate": ("--verdict", "--verdicts"),
+    "audit": ("--budgte", "--budget"),
     "curate": ("--merge-iuo", "--merge-iou"),
     "export": ("--categorys", "--categories"),
     "import": ("--phrase-feild", "--phrase-field"),

@@ -5,6 +5,7 @@ import { alertUser, announce, byId, count, keepSetting, LABELS, make, setting, w
 import { active, drawHistograms, parameters, readAddress, setup, writeAddress } from "./filters.js";
 import { cardReview, fillGrid, focusCard, focusedCard, moveFocus, redraw, updateCard } from "./grid.js";
 import { setColours } from "./overlay.js";
+import { forgetVerdict, inQueue, noteVerdict, startQueue, stepQueue, undoVerdict } from "./queue.js";
 
 const PAGE = 48;
 const STYLES = ["both", "outline", "none"];
@@ -110,6 +111,10 @@ function openCard(i, { push = true } = {}) {
 
 /** Show the next or previous card in the dialog, over the end of the page if need be. */
 async function step(by) {
+  if (inQueue()) {
+    await stepQueue(by);
+    return;
+  }
   if (at < 0) return;
   let next = at + by;
   if (next < 0 || next >= page.cards.length) {
@@ -170,9 +175,11 @@ async function judge(card, phrase, verdict, note = null) {
   };
   put(places.map(() => review));
   announce(`${phrase ?? card.key} ${LABELS[verdict] ?? "verdict taken back"}`);
+  const seconds = noteVerdict(card, phrase, verdict);
   try {
-    await store({ shard: card.shard, key: card.key, phrase, verdict, note });
+    await store({ shard: card.shard, key: card.key, phrase, verdict, note, seconds });
   } catch {
+    forgetVerdict(card, phrase);
     put(before);
   }
 }
@@ -199,7 +206,7 @@ function setMaskStyle(style) {
   announce(`masks: ${byId("mask-style").selectedOptions[0].textContent}`);
 }
 
-const actions = { step, judge, closed, style: nextStyle };
+const actions = { step, judge, closed, undo: undoVerdict, style: nextStyle };
 
 function gridKey(event) {
   const verdict = { a: "accept", r: "reject", f: "flag" }[event.key];
@@ -297,6 +304,7 @@ async function start() {
     if (location.hash) await openAddress();
     document.documentElement.dataset.ready = "yes";
     await follow(state);
+    if (state.audit) await startQueue(view);
   } catch (error) {
     alertUser(error.message);
   }

@@ -20,12 +20,13 @@ let zoomed = false;
 export const isOpen = () => dialog.open;
 export const shownCard = () => card;
 
-/** Set up. `actions`: {step(by), judge(card, phrase, verdict, note), closed(), style()}. */
+/** Set up. `actions`: {step(by), judge(card, phrase, verdict, note), undo(), closed(), style()}. */
 export function setupDetail(actions) {
   byId("detail-close").addEventListener("click", () => dialog.close());
   dialog.addEventListener("close", () => { card = null; actions.closed(); });
   byId("previous").addEventListener("click", () => actions.step(-1));
   byId("next").addEventListener("click", () => actions.step(1));
+  byId("undo").addEventListener("click", () => actions.undo());
   for (const button of dialog.querySelectorAll("[data-verdict]")) {
     button.addEventListener("click", () => judge(button.dataset.verdict, actions));
   }
@@ -42,7 +43,8 @@ export function openDetail(given, context, place) {
   view = context;
   zoomed = false;
   if (!same) byId("note").value = "";
-  visible = new Set(card.annotations.flatMap((annotation, i) => (annotation.has_target ? [i] : [])));
+  const drawn = view.queue ? card.hits : card.annotations.map((_, i) => i);
+  visible = new Set(drawn.filter((i) => card.annotations[i].has_target));
   chosen = view.unit === "masks" && card.hits.length ? card.hits[0] : WHOLE;
   if (!dialog.open) {
     dialog.showModal();
@@ -84,6 +86,7 @@ export function detailKey(event, actions) {
   else if (["k", "ArrowLeft"].includes(event.key)) actions.step(-1);
   else if (event.key === "ArrowDown") choose(chosen + 1 < card.annotations.length ? chosen + 1 : WHOLE, true);
   else if (event.key === "ArrowUp") choose(chosen === WHOLE ? card.annotations.length - 1 : chosen - 1, true);
+  else if (event.key === "u" && view.queue) actions.undo();
   else if (event.key === "m") toggleAll();
   else if (event.key === "z") zoom();
   else if (event.key === "o") actions.style();
@@ -98,7 +101,7 @@ async function judge(verdict, actions) {
   const note = byId("note").value.trim() || null;
   const judged = actions.judge(card, phrase, again ? "none" : verdict, note);
   byId("note").value = "";
-  if (advance.checked && !again) actions.step(1);
+  if ((advance.checked || view.queue) && !again) actions.step(1);
   await judged;
 }
 

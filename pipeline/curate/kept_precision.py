@@ -1,0 +1,109 @@
+"""`curate --precision`: the threshold of p_correct that audited verdicts allow, or why there is none."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from pipeline.curate.curate_config import CurateConfig
+from pipeline.curate.per_image import Judge
+from pipeline.dataset.annotation_dataset import AnnotationDataset, read_every_review
+from pipeline.dataset.audit_sample import Audit, read_audits
+from pipeline.dataset.calibration import image_name
+from pipeline.dataset.guarantee import Guarantee, Sample, choose_threshold, draws_needed, look_confidence
+from pipeline.dataset.reviews import decided, votes_of
+from sspsam.errors import ConfigError
+
+#: shard, key, position of the phrase in its image.
+_Place = tuple[str, str, int]
+
+
+def find_guarantee(dataset: AnnotationDataset, config: CurateConfig) -> Guarantee:
+    """The threshold for `config.precision` over the masks that the stages before it keep.
+
+    Verdicts take no part in what is kept before: the promise is about masks as the model drew them. Images
+    from whose labels the calibration was learnt are left out of population and sample.
+    Raises ConfigError with the number of verdicts that are still needed, if there are too few.
+    """
+    assert config.precision is not None
+    if "p_correct" not in dataset.added:
+        raise ConfigError(
+            f"--precision needs p_correct, which {dataset.url} has not:"
+            f" sspsam calibrate {dataset.url} --calibration FILE --to SCORED"
+        )
+    audits = read_audits(dataset)
+    learnt = (dataset.read_json("_calibration.json") or {}).get("calibration", {}).get("labels", {})
+    used = frozenset(learnt.get("used", ()))
+    population = _population(dataset, config, used)
+    p = np.array(list(population.values()), np.float32)
+    samples = [_sample(audit, dataset, population, used) for audit in audits]
+    found = None
+    if len(p) and samples:
+        level = look_confidence(config.confidence, len(samples))
+        found = choose_threshold(p, samples, config.precision, level)
+    if found is None:
+        raise ConfigError(_refusal(dataset, p, samples, config))
+    return replace(found, confidence=config.confidence)
+
+
+def _population(
+    dataset: AnnotationDataset, config: CurateConfig, used: frozenset[str]
+) -> dict[_Place, float]:
+    """p_correct of every mask that the promise is about."""
+    before = replace(config, reviews="ignore", merge_iou=None, keep_no_target=False, keep_empty=False)
+    judge = Judge(before, dataset.schema, {})
+    columns = [name for name in dataset.schema.names if name != "image"]
+    found: dict[_Place, float] = {}
+    for file in dataset.files:
+        for table in dataset.read_batches(file, columns):
+            batch = judge.judge(table)
+            names = list(zip(*(batch.rows[name].to_pylist() for name in ("shard", "key")), strict=True))
+            fresh = np.array([image_name(*name) not in used for name in names], dtype=bool)
+            p = batch.masks["p_correct"].to_pylist()
+            places = batch.masks["phrase_index"].to_pylist()
+            for at in np.flatnonzero(batch.live_masks & fresh[batch.row_of]).tolist():
+                if p[at] is not None:
+                    found[(*names[batch.row_of[at]], places[at])] = p[at]
+    return found
+
+
+def _sample(
+    audit: Audit, dataset: AnnotationDataset, population: dict[_Place, float], used: frozenset[str]
+) -> Sample:
+    """The audit's draws with their verdicts, as far as they are of the population.
+
+    A phrase without a verdict, or flagged, counts as wrong, so that leaving out the hard ones helps nobody.
+    """
+    votes, rows = votes_of(read_every_review(dataset)), audit.rows.to_pylist()
+    given = [votes.get((row["shard"], row["key"], row["phrase"]), {}) for row in rows]
+    right = np.array([decided(of_phrase) is True for of_phrase in given], dtype=bool)
+    inside = np.array([(row["shard"], row["key"], row["position"]) in population for row in rows], dtype=bool)
+    whole = audit.labelled(right)
+    masks = np.asarray(audit.rows["cell"].to_pylist()) != "no target"
+    at = np.repeat(inside[masks], audit.draws[masks])
+    return Sample(whole.p[at], whole.right[at], whole.rate[at], whole.cells)
+
+
+def _refusal(dataset: AnnotationDataset, p: np.ndarray, samples: list[Sample], config: CurateConfig) -> str:
+    precision, confidence = config.precision or 0.0, look_confidence(config.confidence, len(samples) + 1)
+    have = sum(len(sample.p) for sample in samples)
+    wrong = sum(int((~sample.right).sum()) for sample in samples)
+    needed = draws_needed(p, precision, confidence) if len(p) else None
+    audited = f"{have} audited masks ({wrong} wrong or without verdict)"
+    said = f"--precision {precision:g}: {audited} show no threshold"
+    if needed is None:
+        return f"{said}, and by p_correct none would have it: ask for less, or find better signals"
+    more = max(needed - have, int(0.25 * needed) + 1)
+    return f"{said}; about {more} more verdicts are needed: sspsam audit {dataset.url} --budget {more}"
+
+
+def promise_card(found: Guarantee) -> str:
+    """The data card of a dataset with a guarantee."""
+    return (
+        "# Masks with a guarantee\n\n"
+        f"{found.statement()[0].upper()}{found.statement()[1:]}.\n\n"
+        "The promise is about the masks before duplicates are merged and capped. Right is what the verdicts\n"
+        "of the audit accept. It was found by fixed-sequence testing with exact binomial bounds (Learn then\n"
+        f"Test, arXiv 2110.01052), {found.tested} thresholds tested. It holds for these masks alone.\n"
+    )
