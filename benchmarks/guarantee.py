@@ -21,7 +21,7 @@ import pandas as pd
 from pipeline.calibrate.fit import fit_part
 from pipeline.dataset.audit_sample import draw, sample_of
 from pipeline.dataset.calibration import predict
-from pipeline.dataset.guarantee import choose_threshold, look_confidence
+from pipeline.dataset.threshold_guarantee import choose_threshold, look_confidence
 from sspsam import SSPSAM, Segmenter
 from sspsam.scenes import scenes
 from sspsam.schema import SIGNALS

@@ -11,8 +11,14 @@ from pipeline.curate.per_image import Judge
 from pipeline.dataset.annotation_dataset import AnnotationDataset, read_every_review
 from pipeline.dataset.audit_sample import Audit, read_audits
 from pipeline.dataset.calibration import image_name
-from pipeline.dataset.guarantee import Guarantee, Sample, choose_threshold, draws_needed, look_confidence
 from pipeline.dataset.reviews import decided, votes_of
+from pipeline.dataset.threshold_guarantee import (
+    Guarantee,
+    Sample,
+    choose_threshold,
+    draws_needed,
+    look_confidence,
+)
 from sspsam.errors import ConfigError
 
 #: shard, key, position of the phrase in its image.

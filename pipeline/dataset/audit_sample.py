@@ -18,8 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.dataset.annotation_dataset import AnnotationDataset
-from pipeline.dataset.guarantee import CANDIDATES, Sample, cautious, passing
 from pipeline.dataset.store import Store
+from pipeline.dataset.threshold_guarantee import CANDIDATES, Sample, cautious, passing
 from sspsam.errors import DataError
 
 FOLDER: Final = "audits"
@@ -88,7 +88,7 @@ def likely_threshold(p: np.ndarray, draws: float, precision: float, confidence: 
 
 
 def sample_of(p: np.ndarray, rate: np.ndarray, right: np.ndarray, cells: list[Cell]) -> Sample:
-    """The labelled draws for `guarantee`; the phrases without a target are no part of what it keeps."""
+    """The labelled draws for `threshold_guarantee`; the phrases without a target are no part of what it keeps."""
     kept = tuple((cell.rate, cell.high) for cell in cells if cell.name != "no target")
     return Sample(np.nan_to_num(p).astype(np.float32), right, rate, kept)
 

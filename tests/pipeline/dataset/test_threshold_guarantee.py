@@ -8,7 +8,13 @@ from scipy.stats import beta
 
 from benchmarks.guarantee import coverage
 from pipeline.dataset.audit_sample import draw
-from pipeline.dataset.guarantee import Sample, choose_threshold, draws_needed, look_confidence, p_value
+from pipeline.dataset.threshold_guarantee import (
+    Sample,
+    choose_threshold,
+    draws_needed,
+    look_confidence,
+    p_value,
+)
 
 
 def population(size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
