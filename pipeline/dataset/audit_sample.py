@@ -88,7 +88,7 @@ def likely_threshold(p: np.ndarray, draws: float, precision: float, confidence: 
 
 
 def sample_of(p: np.ndarray, rate: np.ndarray, right: np.ndarray, cells: list[Cell]) -> Sample:
-    """The labelled draws for `threshold_guarantee`; the phrases without a target are no part of what it keeps."""
+    """The labelled draws; the phrases without a target are no part of what a threshold keeps."""
     kept = tuple((cell.rate, cell.high) for cell in cells if cell.name != "no target")
     return Sample(np.nan_to_num(p).astype(np.float32), right, rate, kept)
 
