@@ -96,7 +96,7 @@ def test_who_is_marked(tmp_path: Path) -> None:
     (made.output / "_run.json").unlink()
     assert open_dataset(str(made.output)).model() == {}
     (made.output / "_curation.json").write_text(
-        json.dumps({"complete": True, "run": {"model": {"name": "tiny"}}})
+        json.dumps({"complete": True, "run": {"model": {"name": "tiny", "sha256": "0"}}})
     )
     assert SENTENCE in str(caveat(open_dataset(str(made.output)).model()))
     agree(str(made.output), str(made.truth), str(tmp_path / "agreed"))
