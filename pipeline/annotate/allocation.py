@@ -13,11 +13,12 @@ from pipeline.annotate.cluster import NodeResources
 from pipeline.annotate.watch import StallError
 from sspsam.errors import ConfigError
 
-#: CPU cores that one reading or writing task reserves; both mostly wait for storage.
+#: CPU cores that one reading task reserves; it mostly waits for storage.
 READ_CPUS = 0.5
-WRITE_CPUS = 0.25
-#: Left for reading and writing. Ray Data hangs in silence when replicas hold every core.
-FREE_CPUS = READ_CPUS + WRITE_CPUS
+#: Left for sealing, whose tasks reserve nothing.
+_SEAL_CPUS = 0.25
+#: Left by replicas. Ray Data hangs in silence when they hold every core.
+FREE_CPUS = READ_CPUS + _SEAL_CPUS
 
 _MAX_CPU_THREADS = 8
 _CPUS_PER_GPU_REPLICA = 4
@@ -155,7 +156,7 @@ def _fit(compute: ComputeConfig, nodes: Sequence[NodeResources]) -> Allocation:
     if free < FREE_CPUS:
         raise ConfigError(
             f"{low} replicas of {per_cpu:g} CPUs leave {max(free, 0):g} of {cpus:g} for reading and "
-            f"writing, which need {FREE_CPUS:g}: lower --replicas or --cpus-per-replica, or add nodes"
+            f"sealing, which need {FREE_CPUS:g}: lower --replicas or --cpus-per-replica, or add nodes"
         )
     room = sum(_room(node, per_cpu, per_gpu) for node in nodes)
     if room < low:
@@ -174,7 +175,7 @@ def _fit(compute: ComputeConfig, nodes: Sequence[NodeResources]) -> Allocation:
         cpus=per_cpu,
         threads=None if per_gpu else min(threads, _MAX_CPU_THREADS),
         memory_bytes=None if memory is None else int(memory * GIB),
-        read_tasks=max(1, int((free - WRITE_CPUS) / READ_CPUS)),
+        read_tasks=max(1, int((free - _SEAL_CPUS) / READ_CPUS)),
     )
 
 

@@ -1,9 +1,10 @@
-"""The write stage: a chunk's rows become one Parquet file and one small receipt."""
+"""Writes a chunk: its rows become one Parquet file and one small receipt."""
 
 from __future__ import annotations
 
-import json
 import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,36 +18,10 @@ from pipeline.annotate.shard_files import CHUNK_KEY, CHUNKS_KEY, RUN_KEY, part_n
 from pipeline.annotate.shard_reader import WHOLE_SHARD
 from pipeline.annotate.shard_receipt import ShardReceipt, receipt_name
 from pipeline.dataset.store import Store
-
-#: What the annotate stage hands to the write stage: one row a chunk, its table as an Arrow stream.
-ANNOTATED_SCHEMA = pa.schema(
-    [
-        ("shard", pa.string()),
-        ("chunk", pa.int64()),
-        ("last", pa.bool_()),
-        ("samples", pa.int64()),  # samples that the reader handed over
-        ("rows", pa.large_binary()),
-        ("notes", pa.string()),  # JSON of measurements
-    ]
-)
+from pipeline.sources import Chunk
 
 _ROW_GROUP_ROWS = 4096
-
-
-def annotated_row(shard: str, chunk: int, last: bool, table: pa.Table, notes: dict[str, Any]) -> pa.Table:
-    """One chunk's annotation rows as one Ray Data row."""
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as stream:
-        stream.write_table(table)
-    row = {
-        "shard": shard,
-        "chunk": chunk,
-        "last": last,
-        "samples": table.num_rows,
-        "rows": sink.getvalue().to_pybytes(),
-        "notes": json.dumps(notes),
-    }
-    return pa.Table.from_pylist([row], schema=ANNOTATED_SCHEMA)
+_THREADS = 16
 
 
 def encode_chunk(table: pa.Table, receipt: Receipt, run: str) -> bytes:
@@ -69,25 +44,31 @@ def encode_chunk(table: pa.Table, receipt: Receipt, run: str) -> bytes:
 
 @dataclass(frozen=True)
 class Writer:
-    """A map over annotated chunks: writes each one's file, returns its receipt as a row."""
+    """Writes chunks to `store`.
+
+    Args:
+        run: JSON of the run's model, options and versions.
+        image_root: folder that the references to images are made relative to.
+    """
 
     store: Store
     run: str
     image_root: str | None = None
 
-    def __call__(self, annotated: pa.Table) -> pa.Table:
-        """`annotated`: one row of ANNOTATED_SCHEMA. Returns one row with the receipt's JSON."""
-        row = {name: annotated[name][0] for name in annotated.column_names}
+    def write_all(self, done: Sequence[tuple[Chunk, pa.Table, dict[str, Any]]]) -> list[Receipt]:
+        """`write` each of these; several at a time, because most of it is waiting for the store."""
+        with ThreadPoolExecutor(min(len(done), _THREADS)) as pool:
+            return list(pool.map(lambda chunk: self.write(*chunk), done))
+
+    def write(self, chunk: Chunk, table: pa.Table, notes: dict[str, Any]) -> Receipt:
+        """Write the file of a chunk whose annotation rows are `table`.
+
+        Args:
+            notes: measurements so far, kept in the receipt.
+        """
         started = time.perf_counter()
-        with pa.ipc.open_stream(row["rows"].as_buffer()) as stream:
-            table = relative_refs(stream.read_all(), self.image_root)
-        receipt = Receipt(
-            shard=row["shard"].as_py(),
-            chunk=row["chunk"].as_py(),
-            last=row["last"].as_py(),
-            notes=json.loads(row["notes"].as_py()),
-            **count_rows(table),
-        )
+        table = relative_refs(table, self.image_root)
+        receipt = Receipt(chunk.shard.name, chunk.index, chunk.last, notes=notes, **count_rows(table))
         data = encode_chunk(table, receipt, self.run)
         if receipt.notes.get(WHOLE_SHARD):
             # Two requests in place of seven: nothing of this shard is anywhere else.
@@ -100,4 +81,4 @@ class Writer:
         seconds = time.perf_counter() - started
         receipt.notes.update({"write_seconds": seconds, "bytes_out": len(data)})
         prometheus.count_receipt(receipt)
-        return pa.table({"receipt": [receipt.to_json()]})
+        return receipt

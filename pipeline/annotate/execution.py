@@ -1,4 +1,4 @@
-"""A hold on Ray Data's executor, which a Dataset does not give: to end a chain that stands still.
+"""A hold on Ray Data's executor, which a Dataset does not give: to pace it, and to end a chain that stands still.
 
 Imports Ray Data, so it is imported late. Ray Data has no public way to end an execution from another
 thread; of what it has, an execution callback is the one that reaches the executor.
@@ -7,18 +7,26 @@ thread; of what it has, an execution callback is the one that reaches the execut
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any, ClassVar
 
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 
+#: Between two steps of the executor's loop. Each costs milliseconds however much has happened, and a chunk is
+#: seconds of work.
+_STEP_SECONDS = 0.05
+
 
 class HoldExecutor(ExecutionCallback):
-    """Remembers each executor of this process by the thread that reads its output."""
+    """Remembers each executor of this process by the thread that reads its output, and paces it."""
 
     executors: ClassVar[dict[int, Any]] = {}
 
     def before_execution_starts(self, executor: Any) -> None:
         self.executors[threading.get_ident()] = executor
+
+    def on_execution_step(self, executor: Any) -> None:
+        time.sleep(_STEP_SECONDS)
 
 
 def end_execution(reader: threading.Thread, seconds: float) -> None:

@@ -15,7 +15,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from pipeline.annotate import run_summary as summaries
-from pipeline.annotate.allocation import READ_CPUS, WRITE_CPUS, Allocation, allocate, reallocate
+from pipeline.annotate.allocation import READ_CPUS, Allocation, allocate, reallocate
 from pipeline.annotate.annotate_config import AnnotateConfig
 from pipeline.annotate.chunk_writer import Writer
 from pipeline.annotate.cluster import alive_nodes, connected, may_grow, settle_context
@@ -55,7 +55,7 @@ def receipts(
     ledger: RemoteLedger,
     take: Allocation,
 ) -> ray.data.Dataset:
-    """The chain. Rows: some shards' tasks -> chunks -> chunks with phrases -> annotated -> receipts."""
+    """The chain. Rows: some shards' tasks -> chunks -> chunks with phrases -> receipts."""
     import ray
 
     config = job.config
@@ -75,6 +75,7 @@ def receipts(
         "segmenter_factory": job.segmenter_for(take, run.model["sha256"]),
         "phrase_source": job.phrase_source,
         "ledger": ledger,
+        "writer": Writer(store, run.run_metadata(), run.image_root),
         "embed_images": config.output.embed_images,
         "image_timeout_seconds": config.compute.image_timeout,
         "after_chunk": job.after_chunk,
@@ -87,7 +88,6 @@ def receipts(
         .map_batches(read, **reading)
         .map_batches(Phraser(job.phrase_source, ledger), **reading)
         .map_batches(Replica, fn_constructor_kwargs=replica, compute=pool, **model)
-        .map_batches(Writer(store, run.run_metadata(), run.image_root), num_cpus=WRITE_CPUS, **each)
     )
     return settle_context(chain, config.compute.stall_timeout)
 

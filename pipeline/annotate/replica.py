@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pyarrow as pa
 
 from pipeline.annotate import chunks
-from pipeline.annotate.chunk_writer import annotated_row
+from pipeline.annotate.chunk_writer import Writer
 from pipeline.annotate.gate import Deadlines, Gate
 from pipeline.annotate.ledger import MAX_FRUITLESS_STARTS, LedgerClient
 from pipeline.annotate.rows import (
@@ -180,11 +180,12 @@ def _error_of(result: ImageResult) -> Reason | None:
 
 
 class Replica:
-    """The annotate stage: one model, chunk rows in, annotated rows out.
+    """The annotate stage: one model, chunk rows in, files written, receipts out.
 
     Tells the ledger which samples it is about to compute, so that whoever comes back after a death
     knows where it happened (`pipeline.annotate.ledger`). Ray calls it from `CHUNKS_AT_ONCE` threads: where
-    the Segmenter has `overlapping_calls`, the next chunk is decoded while the last one is finished.
+    the Segmenter has `overlapping_calls`, the next chunk is decoded while the last one is finished. Chunks
+    are written here, and not by a stage of their own, because a task costs Ray Data's driver milliseconds.
 
     Args:
         phrase_source: for chunks whose phrases could not be found all at once.
@@ -200,6 +201,7 @@ class Replica:
         segmenter_factory: SegmenterFactory,
         phrase_source: PhraseSource,
         ledger: LedgerClient,
+        writer: Writer,
         embed_images: bool = False,
         image_timeout_seconds: float = 120.0,
         after_chunk: AfterChunk | None = None,
@@ -213,6 +215,7 @@ class Replica:
         self._segmenter = segmenter_factory()
         self._phrase_source = phrase_source
         self._ledger = ledger
+        self._writer = writer
         self._embed_images = embed_images
         self._image_timeout = image_timeout_seconds
         self._after_chunk = after_chunk
@@ -224,12 +227,19 @@ class Replica:
         self._told: dict[str, float] = dict.fromkeys(TIMED, 0.0) | dict(self._segmenter.timings)
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """`table`: one row of CHUNK_SCHEMA. Returns one row of ANNOTATED_SCHEMA."""
+        """`table`: one row of CHUNK_SCHEMA. Returns one row with the receipts' JSON."""
+        done = [self._compute(*travelling) for travelling in chunks.from_table(table)]
+        receipts = [receipt.to_json() for receipt in self._writer.write_all(done)]
+        return pa.table({"receipts": [receipts]})
+
+    def _compute(
+        self, chunk: Chunk, phrases: list[list[Phrase]] | None, notes: dict[str, Any]
+    ) -> tuple[Chunk, pa.Table, dict[str, Any]]:
+        """The chunk's annotation rows and what it took."""
         started = time.perf_counter()
         with self._books:
             idle = 0.0 if self._under_way else started - self._free_since
             self._under_way += 1
-        chunk, phrases, notes = chunks.from_table(table)
         phrases, results, reasons = self._annotate(chunk, phrases)
         if self._after_chunk is not None:
             with self._hook:
@@ -256,7 +266,7 @@ class Replica:
             notes["busy_seconds"] = ended - max(started, self._free_since)
             self._free_since, self._told = ended, timings
             self._under_way -= 1
-        return annotated_row(chunk.shard.name, chunk.index, chunk.last, rows, notes)
+        return chunk, rows, notes
 
     def _annotate(
         self, chunk: Chunk, phrases: list[list[Phrase]] | None

@@ -8,6 +8,7 @@ nothing or nothing moves for `--stall-timeout`: the run always ends.
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from itertools import islice
@@ -206,9 +207,7 @@ def run_rounds(
         except Exception as error:  # whatever ends the chain, the files that are there count
             failure = f"the chain broke: {_cause(error)}"
         finally:
-            book.collect(to_the_end=True)
-            with contextlib.suppress(Exception):  # a cluster that is gone cannot be asked
-                book.deaths = ledger.deaths()
+            _settle(book, ledger)
         audited = None
         if not failure and not book.problems:
             audited = book.audit()
@@ -226,6 +225,14 @@ def run_rounds(
         fresh = survey(book.store, names, known=book.ended)
         book.ended |= fresh.ended
         found = Survey(dict(book.ended), fresh.begun)
+
+
+def _settle(book: Bookkeeper, ledger: RemoteLedger) -> None:
+    """At the end of a chain. Whoever stops the run does not wait for sealing: the next run does it."""
+    if not isinstance(sys.exc_info()[1], KeyboardInterrupt):
+        book.collect(to_the_end=True)
+    with contextlib.suppress(Exception):  # a cluster that is gone cannot be asked
+        book.deaths = ledger.deaths()
 
 
 def _cause(error: BaseException) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import pickle
 import time
@@ -28,6 +29,11 @@ WHOLE_SHARD = "whole_shard"
 
 #: One reading task takes shards of so many bytes together, and at most so many shards.
 _READ_BYTES, _READ_SHARDS = 32 << 20, 256
+#: Reading tasks in all: each is known to the driver from the start. Beyond that they take more shards.
+_READ_TASKS = 4096
+
+#: Chunks that share a row at most.
+_TRAVEL_TOGETHER = 64
 
 #: With --sample, so many chunks' worth of samples are read for one chunk's worth of rows at most.
 _MAX_READ_AHEAD = 16
@@ -60,13 +66,14 @@ class ShardTask:
 def read_together(tasks: Sequence[ShardTask], readers: int) -> list[list[ShardTask]]:
     """Runs of tasks that one reader takes: small shards share one, as long as there are enough for all."""
     known = [task.shard.size or 0 for task in tasks if task.shard.format != "folder"]
-    most = min(_READ_BYTES, sum(known) // (4 * readers))
+    most = max(min(_READ_BYTES, sum(known) // (4 * readers)), sum(known) // _READ_TASKS)
+    shards = max(_READ_SHARDS, len(tasks) // _READ_TASKS)
     groups: list[list[ShardTask]] = []
     room = 0
     for task in tasks:
         shard = task.shard
         size = most if shard.size is None or shard.format == "folder" else shard.size
-        if not groups or size > room or len(groups[-1]) >= _READ_SHARDS:
+        if not groups or size > room or len(groups[-1]) >= shards:
             groups.append([])
             room = most
         groups[-1].append(task)
@@ -125,8 +132,10 @@ def count_limits(
 
 @dataclass(frozen=True)
 class ShardReader:
-    """A map over runs of shard tasks that yields one row a chunk, as soon as it is read.
+    """A map over runs of shard tasks that yields a row as soon as a chunk's worth of samples is read.
 
+    A row is one chunk, or small ones that come one after the other and are no more than a chunk together:
+    which ones depends on the tasks alone, so that a reader that is run again yields the same rows.
     A shard whose next chunk has killed its reader twice ends there, with a row that says so.
     """
 
@@ -136,17 +145,28 @@ class ShardReader:
     ledger: LedgerClient
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
-        for pickled in batch["tasks"].to_pylist():
-            for task in pickle.loads(pickled):
-                yield from self._read(task)
+        together: list[chunks.Travelling] = []
+        room = self.chunk_size
+        tasks = (task for pickled in batch["tasks"].to_pylist() for task in pickle.loads(pickled))
+        for chunk, notes in itertools.chain.from_iterable(map(self._read, tasks)):
+            if together and (len(chunk.samples) > room or len(together) == _TRAVEL_TOGETHER):
+                yield chunks.to_table(together)
+                together, room = [], self.chunk_size
+            together.append((chunk, None, notes))
+            room -= len(chunk.samples)
+            if room <= 0:
+                yield chunks.to_table(together)
+                together, room = [], self.chunk_size
+        if together:
+            yield chunks.to_table(together)
 
-    def _read(self, task: ShardTask) -> Iterator[pa.Table]:
+    def _read(self, task: ShardTask) -> Iterator[tuple[Chunk, dict[str, Any]]]:
         found = select_chunks(task, self.reader, self.chunk_size, self.fraction)
         for step in range(2**62):
             key = f"read {task.shard.name} after {step} chunks"
             if not self.ledger.begin(key, 1, worker()).run:
                 number = self._next_number(task, step)
-                yield chunks.to_table(self._unreadable(task.shard, number))
+                yield self._unreadable(task.shard, number), {}
                 self.ledger.end(key)
                 return
             started = time.perf_counter()
@@ -158,7 +178,9 @@ class ShardReader:
             notes: dict[str, Any] = {"read_seconds": time.perf_counter() - started, "bytes_in": size}
             if task.fresh and chunk.last and chunk.index == 0:
                 notes[WHOLE_SHARD] = True
-            yield chunks.to_table(chunk, notes=notes)
+            yield chunk, notes
+            if chunk.last:
+                return
 
     @staticmethod
     def _next_number(task: ShardTask, step: int) -> int:
@@ -198,7 +220,9 @@ class Phraser:
     ledger: LedgerClient
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        chunk, _, notes = chunks.from_table(table)
+        return chunks.to_table([self._ask(chunk, notes) for chunk, _, notes in chunks.from_table(table)])
+
+    def _ask(self, chunk: Chunk, notes: dict[str, Any]) -> chunks.Travelling:
         key = f"phrases {chunk.shard.name} {chunk.index}"
         phrases = None
         started = time.perf_counter()
@@ -206,7 +230,7 @@ class Phraser:
             phrases = find_phrases(self.source, chunk.samples)
         self.ledger.end(key)
         notes["phrases_seconds"] = time.perf_counter() - started
-        return chunks.to_table(chunk, phrases, notes)
+        return chunk, phrases, notes
 
 
 def find_phrases(source: PhraseSource, samples: list[Sample]) -> list[list[Phrase]] | None:

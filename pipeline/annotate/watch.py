@@ -127,8 +127,9 @@ def watch(dataset: ray.data.Dataset, ledger: RemoteLedger, patience: Patience) -
             for bundle in dataset.iter_internal_ref_bundles():
                 block: Any
                 for block in ray.get(list(bundle.block_refs)):
-                    for text in block["receipt"].to_pylist() if block.num_rows else ():
-                        results.put(Receipt.from_json(text))
+                    for texts in block["receipts"].to_pylist() if block.num_rows else ():
+                        for text in texts:
+                            results.put(Receipt.from_json(text))
             results.put(None)
         except BaseException as error:
             results.put(error)

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.annotate.chunk_receipt import Receipt, chunk_name
-from pipeline.annotate.chunk_writer import Writer, annotated_row
+from pipeline.annotate.chunk_receipt import chunk_name
+from pipeline.annotate.chunk_writer import Writer
 from pipeline.annotate.rows import annotation_row, count_rows, rows_table
 from pipeline.annotate.seal import seal_shard
 from pipeline.annotate.shard_receipt import ShardReceipt
 from pipeline.dataset.store import Store
 from pipeline.phrases import Phrase
-from pipeline.sources import Sample
+from pipeline.sources import Chunk, Sample, Shard
 from sspsam import SSPSAM
 from sspsam.errors import DataError
 from sspsam.inference.segmenter import Segmenter
@@ -44,10 +44,10 @@ def output(micro_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         [],
     ]
     writer = Writer(Store(str(folder)), run="{}")
-    for chunk, found in enumerate(tables):
-        notes = {"read_seconds": 0.5}
-        row = annotated_row("s", chunk, chunk == 2, rows_table(found), notes)
-        receipt = Receipt.from_json(writer(row)["receipt"][0].as_py())
+    shard = Shard("s", "/in/s.tar", "tar")
+    for number, found in enumerate(tables):
+        chunk = Chunk(shard=shard, index=number, samples=[], last=number == 2)
+        receipt = writer.write(chunk, rows_table(found), {"read_seconds": 0.5})
         assert receipt.samples == len(found)
         assert receipt.notes["read_seconds"] == 0.5
     shutil.copytree(folder / "_chunks", folder / "_kept")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -104,3 +105,20 @@ def test_rounds_go_on_after_lost_nodes_and_end(monkeypatch: pytest.MonkeyPatch, 
 
     assert "room for 0 replicas" in run(no_node)["stalled"]
     assert len(ran) == 10
+
+
+def test_ctrl_c_does_not_wait_for_shards_to_be_sealed(tmp_path: Path) -> None:
+    """Two shards are to be sealed when it comes, and sealing them would never end."""
+    store = Store(str(tmp_path), {})
+    never: Future[Any] = Future()
+    book = rounds.Bookkeeper(store, Survey({}, {}), time.monotonic(), start_sealing=lambda shards: never)
+    tasks = [ShardTask(Shard("new", "/in/new.tar", "tar"))]
+
+    def chain(tasks: list[ShardTask]) -> Any:
+        book.collect()
+        raise KeyboardInterrupt
+
+    patience = Patience(1800.0, lambda: ())
+    with pytest.raises(KeyboardInterrupt):
+        rounds.run_rounds(book, lambda found: (tasks, {"one": 1, "other": 2}), chain, Ledger(), patience)
+    assert not book.ended
