@@ -1,4 +1,4 @@
-"""A hold on Ray Data's executor, which a Dataset does not give: to pace it, and to end a chain that stands still.
+"""A hold on Ray Data's executor, which a Dataset does not give: to pace it, and to end a chain.
 
 Imports Ray Data, so it is imported late. Ray Data has no public way to end an execution from another
 thread; of what it has, an execution callback is the one that reaches the executor.
