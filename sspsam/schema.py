@@ -6,6 +6,7 @@ whose images have no annotations into `list<null>`, and readers then refuse the 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Final
 
 import pyarrow as pa
@@ -19,13 +20,39 @@ STATUSES: Final = ("ok", "no_phrase", "error")
 #: The quality signals of an annotation, all of them "higher is better", null where undefined.
 SIGNALS: Final = ("score", "predicted_iou", "stability", "box_agreement", "clip_score")
 
-#: Signals that a command adds to a dataset's annotations, and what each holds: float32, null where unknown.
-#: A dataset for which it was not run has no such field. `agreement`: of `sspsam agree`; the others: of a
-#: calibration.
+#: Signals of `annotate --verify` and of other commands, and what each holds: float32, null where unknown,
+#: behind an annotation's other fields in this order. A dataset for which they were not asked has none.
 ADDED_SIGNALS: Final = {
+    "expected_iou": "IoU of mask and truth if each pixel's probability were right",
+    "paraphrase_iou": "IoU with the mask of the same phrase said otherwise",
+    "edge_iou": "IoU with the mask redrawn along the image's edges",
+    "edge_contrast": "how much steeper the image is on the mask's contour than around it",
+    "rival_margin": "score less the mean probability that the strongest rival phrase gives the same pixels",
+    "rival_iou": "IoU with the mask of the rival phrase that is most like it; lower is better",
+    "shared_region": "highest IoU with the masks of the image's other phrases",
+    "flip_iou": "IoU with the mask of the mirrored image, mirrored back",
+    "scale_iou": "lesser IoU with the masks of the image shrunk into two corners, enlarged again",
+    "views_iou": "IoU of mask and truth if the mean probability of all these views were right",
+    "clip_margin": "CLIP's cosine of the cut-out mask and the phrase less that of its nearest rival",
     "agreement": "IoU with another model's mask of the same phrase",
     "p_correct": "probability that the mask has an IoU of 0.5, or, without a target, that nothing is there",
     "p_correct_75": "the same for an IoU of 0.75",
+}
+_FAST = (
+    "expected_iou",
+    "paraphrase_iou",
+    "edge_iou",
+    "edge_contrast",
+    "rival_margin",
+    "rival_iou",
+    "shared_region",
+)
+
+#: What each level of `annotate --verify` adds to an annotation; a level has what the one before it has.
+VERIFICATION_SIGNALS: Final[dict[str, tuple[str, ...]]] = {
+    "none": (),
+    "fast": _FAST,
+    "full": (*_FAST, "flip_iou", "scale_iou", "views_iou", "clip_margin"),
 }
 
 #: COCO RLE: `size` is [height, width]; `counts` is COCO's compressed string, column-major runs.
@@ -87,6 +114,15 @@ ANNOTATION_SCHEMA: Final = pa.schema(
     ],
     metadata={"sspsam.schema": SCHEMA_VERSION},
 )
+
+
+def annotation_schema(added: Collection[str] = ()) -> pa.Schema:
+    """ANNOTATION_SCHEMA with those of ADDED_SIGNALS that `added` names in each annotation."""
+    fields = [(name, pa.float32()) for name in ADDED_SIGNALS if name in added]
+    place = ANNOTATION_SCHEMA.get_field_index("annotations")
+    annotation = pa.struct([*ANNOTATION_TYPE, *fields])
+    return ANNOTATION_SCHEMA.set(place, pa.field("annotations", pa.list_(annotation)))
+
 
 #: What each field holds, in one sentence's words, by its path. `docs/schema.md` says more.
 DESCRIPTIONS: Final = {

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from sspsam.errors import ConfigError
+from sspsam.schema import VERIFICATION_SIGNALS
 
 DECODE = ("exact", "reduced")
 FORMATS = ("auto", "tar", "parquet", "folder")
@@ -103,9 +104,16 @@ class ModelConfig:
         default_factory=dict,
         metadata={"help": "options of another open model, such as its thresholds, as JSON"},
     )
+    verify: Literal["none", "fast", "full"] = _option(
+        "none",
+        "also write signals that check each mask by SSP-SAM's other answers: fast asks for other phrases, "
+        "full looks at changed images too (docs/schema.md has the cost of each)",
+    )
 
     def __post_init__(self) -> None:
         known = self.device is None or re.fullmatch(r"cpu|mps|cuda(:\d+)?", self.device)
+        levels = tuple(VERIFICATION_SIGNALS)
+        _require(self.verify in levels, "--verify", f"is {self.verify!r}, not one of {levels}")
         _require(bool(known), "--device", f"is {self.device!r}: give cpu, cuda or mps")
         _require(isinstance(self.model_options, dict), "--model-options", "is not a JSON object")
 
@@ -265,6 +273,7 @@ class AnnotateConfig:
             "sample": self.source.sample,
             "max_pixels": self.source.max_pixels,
             "decode": self.source.decode,
+            "verify": self.model.verify,
             "format": self.source.format,
             "captions": self.source.captions,
             "image_column": self.source.image_column,

@@ -80,6 +80,7 @@ def receipts(
         "image_timeout_seconds": config.compute.image_timeout,
         "after_chunk": job.after_chunk,
         "replicas": take.replicas[1],
+        "verify": config.model.verify,
     }
     pool = take.actor_pool(CHUNKS_AT_ONCE)
     rows = [{"tasks": pickle.dumps(group)} for group in groups]

@@ -35,7 +35,13 @@ _NAMED_DIFFERENCES = 5
 _NOT_REPEATED = ("input", "output", "storage_options", "overwrite", "retry_errors", "part")
 _OF_SHARD = ("name", "url", "format", "size", "etag")
 #: What a manifest means that was written before there was the option.
-BEFORE = {"phrase_detail": "full", "proper_names": "keep", "language": "en", "decode": "exact"}
+BEFORE = {
+    "phrase_detail": "full",
+    "proper_names": "keep",
+    "language": "en",
+    "decode": "exact",
+    "verify": "none",
+}
 
 
 @dataclass(frozen=True)

@@ -110,6 +110,7 @@ def prepare(
         config.model.device,
         max_pixels=source.max_pixels,
         decode=source.decode,
+        verify=config.model.verify,
         options=config.model.model_options,
         compiled=config.compute.compile,
     )

@@ -31,7 +31,7 @@ from pipeline.annotate.shard_reader import PhraseSource, worker
 from pipeline.phrases import Phrase
 from pipeline.sources import Chunk, Sample
 from sspsam.errors import SSPSAMError
-from sspsam.schema import ANNOTATION_TYPE, ERROR_TYPE
+from sspsam.schema import ANNOTATION_TYPE, ERROR_TYPE, VERIFICATION_SIGNALS
 
 if TYPE_CHECKING:
     from sspsam.inference.results import ImageResult
@@ -52,10 +52,10 @@ class LoadSegmenter:
     """Loads the model from where it is stored; travels to the replicas in place of its weights.
 
     `sha256`: what the weights file must have; `threads`: torch's, on a CPU; `vocabulary`: phrases asked of
-    every image, whose text features are all kept; `square_masks`, `max_pixels`, `decode`: of SegmenterConfig;
-    `home`: the folder that a relative `model` is of, unless the replica's node has none there; `options`: of
-    a model that is not SSP-SAM (`sspsam.open_models`); `compiled`: of SegmenterConfig, on CUDA with
-    `fast_float32`; None: where the device is CUDA.
+    every image, whose text features are all kept; `square_masks`, `max_pixels`, `decode`, `verify`: of
+    SegmenterConfig; `home`: the folder that a relative `model` is of, unless the replica's node has none
+    there; `options`: of a model that is not SSP-SAM (`sspsam.open_models`); `compiled`: of SegmenterConfig,
+    on CUDA with `fast_float32`; None: where the device is CUDA.
     """
 
     model: str
@@ -67,6 +67,7 @@ class LoadSegmenter:
     home: str = dataclasses.field(default_factory=os.getcwd)
     max_pixels: int | None = None
     decode: Literal["exact", "reduced"] = "exact"
+    verify: Literal["none", "fast", "full"] = "none"
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     compiled: bool | None = None
 
@@ -100,6 +101,7 @@ class LoadSegmenter:
                 cached_phrases=max(usual.cached_phrases, self.vocabulary),
                 square_masks=self.square_masks,
                 decode=self.decode,
+                verify=self.verify,
                 compiled=compiled,
             ),
         )
@@ -193,6 +195,7 @@ class Replica:
         image_timeout_seconds: a run of n samples that takes longer than n times this ends the
             process, and counts as a death.
         after_chunk: called when a chunk is computed, before it is written; one call at a time.
+        verify: the level whose signals the rows have, null from a Segmenter that does not give them.
         replicas: how many there may be, which all start before the first finishes anything.
     """
 
@@ -206,6 +209,7 @@ class Replica:
         image_timeout_seconds: float = 120.0,
         after_chunk: AfterChunk | None = None,
         replicas: int = 1,
+        verify: str = "none",
     ) -> None:
         if ledger.started(worker()) >= MAX_FRUITLESS_STARTS + replicas:
             raise RuntimeError(
@@ -219,6 +223,7 @@ class Replica:
         self._embed_images = embed_images
         self._image_timeout = image_timeout_seconds
         self._after_chunk = after_chunk
+        self._signals = VERIFICATION_SIGNALS[verify]
         self._gate = Gate()
         self._deadlines = Deadlines(image_timeout_seconds)
         self._hook, self._books = threading.Lock(), threading.Lock()  # the second is of what follows
@@ -245,7 +250,7 @@ class Replica:
             with self._hook:
                 self._after_chunk(chunk, phrases, results)
         encoding = time.perf_counter()
-        rows = rows_table(
+        made = (
             annotation_row(
                 sample,
                 chunk.shard.name,
@@ -257,6 +262,7 @@ class Replica:
             )
             for sample, asked, result, reason in zip(chunk.samples, phrases, results, reasons, strict=True)
         )
+        rows = rows_table(made, self._signals)
         with self._books:
             # Chunks overlap: each is told the time since the one before ended, so that sums are right.
             ended, timings = time.perf_counter(), dict(self._segmenter.timings)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from pipeline.phrases import LANGUAGE, Phrase
 from pipeline.sources import Sample
 from sspsam.errors import SSPSAMError
-from sspsam.schema import ANNOTATION_SCHEMA, IMAGE_REF_TYPE
+from sspsam.schema import IMAGE_REF_TYPE, annotation_schema
 from sspsam.storage.secrets import redact
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def annotation_struct(phrase: Phrase, mask: Mask) -> dict[str, Any]:
         "box_agreement": mask.box_agreement,
         "clip_score": mask.clip_score,
         "truncated": mask.truncated,
+        **mask.verification,
     }
 
 
@@ -93,9 +94,13 @@ def annotation_row(
     return row
 
 
-def rows_table(rows: Iterable[dict[str, Any]]) -> pa.Table:
-    """The rows under the explicit schema, so that a file without annotations has it too."""
-    return pa.Table.from_pylist(list(rows), schema=ANNOTATION_SCHEMA)
+def rows_table(rows: Iterable[dict[str, Any]], added: Collection[str] = ()) -> pa.Table:
+    """The rows under the explicit schema, so that a file without annotations has it too.
+
+    Args:
+        added: those of ADDED_SIGNALS that the dataset has.
+    """
+    return pa.Table.from_pylist(list(rows), schema=annotation_schema(added))
 
 
 def relative_refs(table: pa.Table, root: str | None) -> pa.Table:

@@ -31,9 +31,10 @@ from pipeline.annotate.shard_files import (
     sort_files,
 )
 from pipeline.annotate.shard_receipt import ShardReceipt, receipt_name
+from pipeline.dataset.dataset_schema import added_signals
 from pipeline.dataset.store import Store
 from sspsam.errors import DataError, SSPSAMError
-from sspsam.schema import ANNOTATION_SCHEMA
+from sspsam.schema import annotation_schema
 
 #: A part is closed when it has grown to so many bytes.
 PART_BYTES = 512 << 20
@@ -167,8 +168,8 @@ class _Part:
     def add(self, table: pa.Table, receipt: Receipt) -> None:
         if self._writer is None:
             run = (table.schema.metadata or {}).get(RUN_KEY)
-            metadata = dict(ANNOTATION_SCHEMA.metadata) | ({RUN_KEY: run} if run else {})
-            schema = ANNOTATION_SCHEMA.with_metadata(metadata)
+            schema = _schema(table)
+            schema = schema.with_metadata(dict(schema.metadata) | ({RUN_KEY: run} if run else {}))
             self._writer = pq.ParquetWriter(self._sink, schema, compression="zstd", write_page_index=True)
         self._receipts.append(receipt)
         self._group.append(_conform(table))
@@ -252,10 +253,16 @@ class _Rows:
 
 def _conform(table: pa.Table) -> pa.Table:
     """The table in the schema of today: what an older version did not write is null."""
+    schema = _schema(table)
     columns = [
         table[item.name].cast(item.type)
         if item.name in table.schema.names
         else pa.nulls(len(table), item.type)
-        for item in ANNOTATION_SCHEMA
+        for item in schema
     ]
-    return pa.table(columns, schema=ANNOTATION_SCHEMA)
+    return pa.table(columns, schema=schema)
+
+
+def _schema(table: pa.Table) -> pa.Schema:
+    """The schema of today, with the added signals that the rows have."""
+    return annotation_schema(added_signals(table.schema))

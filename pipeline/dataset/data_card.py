@@ -26,7 +26,7 @@ from pipeline.dataset.dataset_schema import DESCRIBED
 from pipeline.dataset.numerals import number
 from pipeline.dataset.store import Store
 from sspsam.known_models import caveat
-from sspsam.schema import ANNOTATION_SCHEMA
+from sspsam.schema import VERIFICATION_SIGNALS, annotation_schema
 from sspsam.storage.secrets import redact
 
 README, CROISSANT = "README.md", "croissant.json"
@@ -104,7 +104,7 @@ def facts(run: Mapping[str, Any], counts: Mapping[str, Any], command: str) -> di
         "name": PurePosixPath(counts["output"]).name or "annotations",
         "license": next(filter(None, reversed(licenses)), None),
         "tags": TAGS,
-        "schema": ANNOTATION_SCHEMA,
+        "schema": annotation_schema(VERIFICATION_SIGNALS[run["options"].get("verify", "none")]),
         "kept": "`_run.json` holds more, `_stats.json` the counts",
         "files": FILES,
         "model": model,

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sspsam.errors import DataError
-from sspsam.schema import ADDED_SIGNALS, ANNOTATION_SCHEMA, ANNOTATION_TYPE, DESCRIPTIONS
+from sspsam.schema import ADDED_SIGNALS, ANNOTATION_SCHEMA, DESCRIPTIONS, annotation_schema
 
 #: One row per verdict; `phrase` is null for a verdict on the whole image. The newest one wins.
 REVIEW_SCHEMA: Final = pa.schema(
@@ -31,7 +31,13 @@ VERDICTS: Final = ("accept", "reject", "flag")
 
 
 #: What commands add -> the command that a message names.
-WRITERS: Final = {"split": "curate", "agreement": "agree", "p_correct": "calibrate"}
+WRITERS: Final = {
+    "split": "curate",
+    "agreement": "agree",
+    "p_correct": "calibrate",
+    "expected_iou": "annotate --verify",
+    "flip_iou": "annotate --verify full",
+}
 
 
 def schema_of(curated: bool, added: Collection[str] = ()) -> pa.Schema:
@@ -39,13 +45,13 @@ def schema_of(curated: bool, added: Collection[str] = ()) -> pa.Schema:
 
     `curate` adds `split` to the row and `aliases` (phrases of merged masks) to each annotation.
     """
-    fields = list(ANNOTATION_TYPE)
-    fields += [pa.field(name, pa.float32()) for name in ADDED_SIGNALS if name in added]
-    if curated:
-        fields.append(pa.field("aliases", pa.list_(pa.string())))
-    place = ANNOTATION_SCHEMA.get_field_index("annotations")
-    schema = ANNOTATION_SCHEMA.set(place, pa.field("annotations", pa.list_(pa.struct(fields))))
-    return schema.append(pa.field("split", pa.string())) if curated else schema
+    schema = annotation_schema(added)
+    if not curated:
+        return schema
+    place = schema.get_field_index("annotations")
+    fields = [*schema.field(place).type.value_type, pa.field("aliases", pa.list_(pa.string()))]
+    schema = schema.set(place, pa.field("annotations", pa.list_(pa.struct(fields))))
+    return schema.append(pa.field("split", pa.string()))
 
 
 #: What each field holds, those that commands add among them, by its path.

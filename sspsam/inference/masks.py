@@ -8,8 +8,8 @@ costs it four times as long.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -55,6 +55,8 @@ class Mask:
     clip_score: float | None  # cosine of the sentence and the patches under the mask, -1..1
     truncated: bool  # the phrase had more tokens than the text tower takes
     square_rle: RLE | None = None  # of the score square, if requested
+    #: Signals of `SegmenterConfig.verify` by name, see `sspsam.inference.verification`; empty for "none".
+    verification: Mapping[str, float | None] = field(default_factory=dict)
 
     def decode(self) -> np.ndarray:
         """(height, width) bool, over the original image."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -19,9 +19,11 @@ from sspsam.inference.memory import BatchSize, run_halving
 from sspsam.inference.stopwatch import Stopwatch
 from sspsam.inference.text_cache import EncodedPhrases
 from sspsam.inference.transfers import copied, to_device, to_host
+from sspsam.inference.verification import Checks, Verifier
 from sspsam.modeling.graphed import Graphed, Tensors
 
 if TYPE_CHECKING:
+    from sspsam.images.preprocess import ResizedImage
     from sspsam.inference.results import SegmenterConfig
     from sspsam.modeling.model import SSPSAM, ImageFeatures
 
@@ -37,6 +39,7 @@ class Draft:
     geometry: Geometry
     masks: list[Mask]  # prefilled, so that a phrase that is not run has its flagged mask
     error: SSPSAMError | None = None
+    signals: dict[int, dict[str, float | None]] = field(default_factory=dict)  # of `verify`, by position
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,7 @@ class PhraseRunner:
 
     def __init__(self, model: SSPSAM, config: SegmenterConfig, stopwatch: Stopwatch) -> None:
         self._model = model
+        self._verifier = None if config.verify == "none" else Verifier(model, config)
         self._config = config
         self._threads = ThreadPoolExecutor(config.threads, thread_name_prefix="sspsam-rle")
         self._stopwatch = stopwatch
@@ -80,6 +84,7 @@ class PhraseRunner:
         features: ImageFeatures,
         encoded: EncodedPhrases,
         tasks: Sequence[Task],
+        images: Sequence[ResizedImage],
     ) -> list[Future[None]]:
         """Have the drafts' masks drawn and encoded; they are in the drafts when the futures are done.
 
@@ -90,14 +95,19 @@ class PhraseRunner:
             features: of the batch of images.
             encoded: the distinct phrases.
             tasks: by slot.
+            images: one a draft, of which `verify` makes other views.
         """
         futures: list[Future[None]] = []
         drawn_masks: list[tuple[int, Callable[[], None]]] = []
         decode = partial(self._decode, features, encoded)
+        checks = Checks(self._verifier, drafts, features, images) if self._verifier else None
         for part, decoded in run_halving(decode, tasks, self._batch):
             if isinstance(decoded, OutOfMemoryError):
                 drafts[part[0].slot].error = decoded
                 continue
+            if checks is not None:
+                with self._stopwatch.on_device("phrase"):
+                    checks.see(part, decoded.mask_logits)
             for slot, group in groupby(range(len(part)), key=lambda i: part[i].slot):
                 members, draft = list(group), drafts[slot]
                 draw = partial(self._draw, draft.geometry, features.clip_tokens[slot], decoded)
@@ -112,7 +122,11 @@ class PhraseRunner:
                     # On a CPU what is drawn is there; on a device the host waits for it once.
                     if self._model.device.type == "cpu" or sum(n for n, _ in drawn_masks) > self._budget:
                         futures += self._encode(drawn_masks)
-        return futures + self._encode(drawn_masks)
+        futures += self._encode(drawn_masks)
+        if checks is not None:
+            hand_over = checks.finish()
+            futures.append(self._threads.submit(_after, copied(self._model.device), hand_over))
+        return futures
 
     def _encode(self, drawn_masks: list[tuple[int, Callable[[], None]]]) -> list[Future[None]]:
         """Hand over what is drawn, and wait until no more masks than the budget wait for RLE.

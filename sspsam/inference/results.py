@@ -12,6 +12,7 @@ from sspsam.errors import ConfigError, SSPSAMError
 from sspsam.images.decoding import MAX_PIXELS
 from sspsam.images.geometry import Geometry
 from sspsam.inference.masks import Mask
+from sspsam.schema import VERIFICATION_SIGNALS
 
 DECODE = ("exact", "reduced")
 
@@ -28,15 +29,18 @@ class SegmenterConfig:
     max_pixels: int = MAX_PIXELS  # pixels of an image; larger ones are refused
     min_target_pixels: int | None = None  # pixels of the score square; None: the model's own
     decode: Literal["exact", "reduced"] = "exact"  # reduced: a JPEG at the least DCT scale that suffices
+    verify: Literal["none", "fast", "full"] = "none"  # signals that check each mask, see `verification`
     compiled: bool = False  # SAM's image encoder is compiled for batches of `images_per_batch`
     square_masks: bool = False  # also hand back the masks in the score square
 
     def __post_init__(self) -> None:
         if self.decode not in DECODE:
             raise ConfigError(f"SegmenterConfig.decode is {self.decode!r}, not one of {DECODE}")
+        if self.verify not in (levels := tuple(VERIFICATION_SIGNALS)):
+            raise ConfigError(f"SegmenterConfig.verify is {self.verify!r}, not one of {levels}")
         for item in fields(self):
             value = getattr(self, item.name)
-            if item.name in ("square_masks", "decode", "compiled"):
+            if item.name in ("square_masks", "decode", "verify", "compiled"):
                 continue
             if item.name == "min_target_pixels" and value is None:
                 continue

@@ -6,7 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -234,7 +234,9 @@ class Segmenter:
             for slot, job in enumerate(jobs)
             for position, phrase, text in job.asked
         ]
-        return self._phrases.run([job.draft for job in jobs], features, encoded, tasks)
+        return self._phrases.run(
+            [job.draft for job in jobs], features, encoded, tasks, [job.image.pixels for job in jobs]
+        )
 
 
 class _Ahead:
@@ -284,4 +286,6 @@ def _result(prepared: tuple[Draft, int] | SSPSAMError) -> ImageResult:
         return ImageResult(None, None, [], prepared, None)
     draft, phash = prepared
     masks = [] if draft.error else draft.masks
+    if draft.signals:
+        masks = [replace(mask, verification=draft.signals.get(i, {})) for i, mask in enumerate(masks)]
     return ImageResult(draft.geometry.width, draft.geometry.height, masks, draft.error, phash)

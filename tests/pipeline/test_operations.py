@@ -17,7 +17,13 @@ from pipeline.annotate import rows
 from pipeline.annotate.annotate_config import AnnotateConfig
 from pipeline.annotate.prometheus import _instruments
 from sspsam import errors
-from sspsam.schema import ANNOTATION_SCHEMA, ANNOTATION_TYPE
+from sspsam.schema import (
+    ADDED_SIGNALS,
+    ANNOTATION_SCHEMA,
+    ANNOTATION_TYPE,
+    VERIFICATION_SIGNALS,
+    annotation_schema,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -43,9 +49,13 @@ def test_schema_page_is_the_schema() -> None:
         plain = [(name, re.sub(r"(element|item): |\[(\d)\]", r"\2", kind)) for name, kind in types]
         return [(name, re.sub(r"<(int32|float)>(\d)", r"<\1, \2>", kind)) for name, kind in plain]
 
+    added = list(annotation_schema(ADDED_SIGNALS).field("annotations").type.value_type)[
+        ANNOTATION_TYPE.num_fields :
+    ]
     for header, fields in (
         ("| column |", list(ANNOTATION_SCHEMA)),
         ("| field |", list(ANNOTATION_TYPE)),
+        ("| signal |", added[: len(VERIFICATION_SIGNALS["full"])]),
     ):
         listed = [(row[0].strip("`"), row[1]) for row in table_after(text, header)]
         assert listed == described(fields)
