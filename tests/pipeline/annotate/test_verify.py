@@ -13,7 +13,7 @@ from sspsam.schema import VERIFICATION_SIGNALS, annotation_schema
 
 pytestmark = [pytest.mark.usefixtures("local_ray"), pytest.mark.timeout(600)]
 
-SHARD = Path(__file__).parents[3] / "examples/shards/00000.tar"
+SHARD = Path(__file__).parents[3] / "examples/shards/scenes-00.tar"
 
 
 def test_verify_fast(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
