@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING
 
 import torch
 
-from sspsam.errors import OutOfMemoryError, SSPSAMError
+from sspsam.errors import OutOfMemoryError
 from sspsam.images.geometry import Geometry
-from sspsam.inference.masks import DrawnMasks, Mask, draw_masks, finish_masks, flagged_mask
+from sspsam.inference.drafts import Draft, Task
+from sspsam.inference.masks import DrawnMasks, draw_masks, finish_masks, flagged_mask
 from sspsam.inference.memory import BatchSize, run_halving
 from sspsam.inference.stopwatch import Stopwatch
 from sspsam.inference.text_cache import EncodedPhrases
@@ -30,26 +31,6 @@ if TYPE_CHECKING:
 
 #: Phrases that compiled batches are padded to a multiple of.
 _PHRASE_STEP = 8
-
-
-@dataclass
-class Draft:
-    """The result of one image while it is being made."""
-
-    geometry: Geometry
-    masks: list[Mask]  # prefilled, so that a phrase that is not run has its flagged mask
-    error: SSPSAMError | None = None
-    signals: dict[int, dict[str, float | None]] = field(default_factory=dict)  # of `verify`, by position
-
-
-@dataclass(frozen=True)
-class Task:
-    """One phrase of one image of a batch."""
-
-    slot: int  # of the image in the batch
-    position: int  # of the phrase in the caller's list
-    phrase: str  # as given
-    row: int  # in the batch's encoded phrases
 
 
 @dataclass(frozen=True)

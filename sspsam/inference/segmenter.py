@@ -16,9 +16,10 @@ import torch
 from sspsam.errors import EmptyPhraseError, OutOfMemoryError, SSPSAMError
 from sspsam.images.decoding import ImageInput, decode_reduced, difference_hash
 from sspsam.images.preprocess import ResizedImage, resize_decoded
+from sspsam.inference.drafts import Draft, Task
 from sspsam.inference.masks import Mask
 from sspsam.inference.memory import BatchSize, run_halving
-from sspsam.inference.phrase_batches import Draft, PhraseRunner, Task, prefilled
+from sspsam.inference.phrase_batches import PhraseRunner, prefilled
 from sspsam.inference.results import ImageResult, PhraseMaps, SegmenterConfig
 from sspsam.inference.stopwatch import Stopwatch
 from sspsam.inference.text_cache import TextCache

@@ -26,7 +26,7 @@ from sspsam.language.rivals import paraphrase, rivals
 
 if TYPE_CHECKING:
     from sspsam.images.preprocess import ResizedImage
-    from sspsam.inference.phrase_batches import Draft, Task
+    from sspsam.inference.drafts import Draft, Task
     from sspsam.inference.results import SegmenterConfig
     from sspsam.modeling.model import SSPSAM, ImageFeatures
     from sspsam.modeling.ssp_encoder import TextFeatures
