@@ -82,6 +82,7 @@ def write_made_card(store: Store, command: Sequence[str], made: Mapping[str, Any
         shlex.join(map(str, command)),
     )
     _write(store, said | {"schema": dataset.schema, "kept": "the manifest of this command holds more"})
+    store.tidy()
 
 
 def _write(store: Store, said: Mapping[str, Any]) -> None:

@@ -75,10 +75,7 @@ class Destination:
     def finish(self, values: Mapping[str, Any]) -> None:
         """Write the final manifest, which says that the folder is whole."""
         self.write_manifest({"complete": True, **values})
-        if self.store.local:
-            temporary = Path(self.store.path("_tmp"))
-            if temporary.is_dir() and not any(temporary.iterdir()):
-                temporary.rmdir()
+        self.store.tidy()
 
 
 def refuse_overlap(destination: str, sources: Sequence[str]) -> None:

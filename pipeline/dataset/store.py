@@ -88,6 +88,12 @@ class Store:
                 self.delete([spare])
         return self.get(name) == data  # ours, if a request was repeated whose answer was lost
 
+    def tidy(self) -> None:
+        """Remove the folder of temporary files, if there is one and no other process uses it."""
+        if self.local:
+            with contextlib.suppress(OSError):  # not there, or not empty
+                os.rmdir(self.path("_tmp"))  # noqa: PTH106
+
     def put_table(self, name: str, table: pa.Table) -> None:
         """Write one Parquet file as `put` does, its schema metadata as the table's."""
         buffer = io.BytesIO()

@@ -52,6 +52,7 @@ def kill_driver(output: str) -> None:
         os.kill(process, signal.SIGKILL)
 
 
+@pytest.mark.chaos
 def test_on_s3_through_a_driver_and_a_server_that_die(
     s3: S3Server, head: RayHead, tiny_model_dir: Path, tmp_path: Path
 ) -> None:
@@ -117,6 +118,7 @@ def test_on_s3_through_a_driver_and_a_server_that_die(
         assert f"ray_sspsam_{name}" in exported
 
 
+@pytest.mark.chaos
 def test_a_job_that_cannot_succeed_says_so_and_fails(head: RayHead, tmp_path: Path) -> None:
     where = ("s3://no-such-bucket/in", "s3://no-such-bucket/out")
     job = head.submit(tmp_path / "job.log", *where, "--model", "random:tiny")

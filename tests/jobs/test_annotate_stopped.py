@@ -21,11 +21,12 @@ from tests.reliability import record
 pytestmark = pytest.mark.timeout(900)
 
 
+@pytest.mark.chaos
 @pytest.mark.parametrize(
     ("number", "code", "word"),
     [
         (signal.SIGTERM, 143, "terminated"),
-        pytest.param(signal.SIGINT, 130, "interrupted", marks=pytest.mark.chaos),
+        (signal.SIGINT, 130, "interrupted"),
     ],
 )
 def test_a_stopped_run_says_one_line_and_the_same_command_resumes(

@@ -165,6 +165,7 @@ def test_grefcoco_in_both_protocols(
         assert row["authors_intersection"] == pytest.approx(overlap, abs=2)
 
 
+@pytest.mark.chaos
 def test_other_formats(made: MadeBenchmarks, tiny_model_dir: Path, tmp_path: Path, capsys):
     code, found, _ = run(capsys, tiny_model_dir, made.phrasecut, "-o", tmp_path / "phrasecut")
     assert (code, found["task"], found["samples"]) == (0, "phrasecut", 9)

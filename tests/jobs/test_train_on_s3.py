@@ -31,6 +31,7 @@ SHORT += (
 )
 
 
+@pytest.mark.chaos
 def test_train_and_evaluate_in_a_bucket(
     tmp_path: Path, micro_model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -406,6 +406,7 @@ def test_annotator_in_a_dataset_of_the_users_own(micro_model: Path) -> None:
     assert found[0]["annotations"][1]["phrase"] == "red ball"
 
 
+@pytest.mark.chaos
 def test_a_chain_that_stands_still_after_a_lost_node_is_started_again(
     undisturbed: tuple[Path, Path, RunSummary],
     micro_model: Path,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -68,11 +70,14 @@ def test_a_row_is_one_range_read(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_relative_model_is_found_from_any_folder(
     micro_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Replicas run in their cluster's folder; a submitted job's folder, if it has the model, comes first."""
+    """Replicas run in their cluster's folder: the driver's counts, else what is there."""
     monkeypatch.chdir(micro_model.parent)
     load = LoadSegmenter(micro_model.name, "cpu")
     monkeypatch.chdir(tmp_path)
+    Path(micro_model.name).mkdir()  # of the same name, and empty
     assert load().model.config == SSPSAM.from_pretrained(micro_model, device="cpu").config
-    Path(micro_model.name).mkdir()
+    elsewhere = replace(load, home=str(tmp_path / "on another node"))
     with pytest.raises(UnknownModelError):
-        load()
+        elsewhere()
+    shutil.copytree(micro_model, micro_model.name, dirs_exist_ok=True)
+    assert elsewhere().model.config == load().model.config

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import uvicorn
-from playwright.sync_api import Browser, Page, Playwright, sync_playwright
+from playwright.sync_api import Browser, Page, Playwright, expect, sync_playwright
 
 from pipeline.view import ViewConfig, make_app
 from tests.pipeline.annotation_fixture import MadeDataset, make_dataset
@@ -103,7 +103,7 @@ def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
         page.on("dialog", lambda dialog: complaints.append(f"dialog: {dialog.message}"))
         page.goto(url)
         page.wait_for_selector("html[data-ready]")
-        page.wait_for_function("document.querySelector('#notices .notice') === null")
+        expect(page.locator("#notices .notice")).to_have_count(0)
         return page
 
     yield opened

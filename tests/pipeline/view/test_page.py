@@ -25,7 +25,7 @@ OpenPage = Callable[..., Page]
 
 def keys(page: Page) -> list[str]:
     """Keys of the cards in the grid, in order, once it has settled."""
-    page.wait_for_function("!document.querySelector('#grid.loading')")
+    expect(page.locator("#grid.loading")).to_have_count(0)
     return [str(card.get_attribute("data-key")) for card in page.locator("#grid .card").all()]
 
 

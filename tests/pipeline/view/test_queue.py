@@ -48,7 +48,7 @@ def test_a_queue_is_worked_off(tmp_path: Path, open_page: OpenPage) -> None:
         expect(page.locator("#detail-title")).to_have_text(rows[2]["key"])
         page.locator("[data-verdict=accept]").click()
         expect(meta).to_contain_text(f"3 of {count} decided")
-        page.wait_for_function("!('storing' in document.documentElement.dataset)")
+        expect(page.locator("html[data-storing]")).to_have_count(0)
         page.reload()  # the queue goes on where it was
         expect(meta).to_contain_text(f"3 of {count} decided")
         for number in range(3, count):
@@ -56,7 +56,7 @@ def test_a_queue_is_worked_off(tmp_path: Path, open_page: OpenPage) -> None:
             page.keyboard.press("a")
         expect(page.locator("#detail")).to_be_hidden()
         expect(page.locator("#audit-button")).to_have_text(f"Audit: {count} of {count} decided")
-        page.wait_for_function("!('storing' in document.documentElement.dataset)")
+        expect(page.locator("html[data-storing]")).to_have_count(0)
     votes = votes_of(read_every_review(dataset))
     given = [votes[row["shard"], row["key"], row["phrase"]] for row in rows]
     assert given == [{"ann": "accept"}, {"ann": "reject"}, *({"ann": "accept"} for _ in rows[2:])]
@@ -69,6 +69,6 @@ def test_a_queue_is_worked_off(tmp_path: Path, open_page: OpenPage) -> None:
         assert page.locator("#mask-list .badge").count() == 0  # what ann said is not shown
         page.keyboard.press("r")
         expect(page.locator("#detail-meta")).to_contain_text(f"1 of {count} decided")
-        page.wait_for_function("!('storing' in document.documentElement.dataset)")
+        expect(page.locator("html[data-storing]")).to_have_count(0)
     votes = votes_of(read_every_review(dataset))
     assert votes[rows[0]["shard"], rows[0]["key"], rows[0]["phrase"]] == {"ann": "accept", "bob": "reject"}
