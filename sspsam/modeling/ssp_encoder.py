@@ -162,8 +162,9 @@ class SSPEncoder(nn.Module):
         tokens = torch.cat([learned, fused], dim=1)
         for layer in self.layers[:-1]:
             tokens = layer(tokens, self.positions)
-        # Of the last layer's patches nothing is read.
-        tokens = self.norm(self.layers[-1](tokens, self.positions, 1 + self.prompts))
+        # Of the last layer's patches nothing is read but by an auxiliary loss of training.
+        wanted = None if self.training else 1 + self.prompts
+        tokens = self.norm(self.layers[-1](tokens, self.positions, wanted))
         square = (len(fused), self.grid, self.grid)
         return SemanticSpatialPrompt(
             prompts=tokens[:, 1 : 1 + self.prompts],
