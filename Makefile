@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c const
 DEMO := demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos lint docs bench pictures clean
+.PHONY: help demo test chaos fuzz lint docs bench pictures clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */  make \1|/' | column -t -s '|'
@@ -15,10 +15,13 @@ demo: $(VENV)/.run  ## annotate examples/ with the bundled model on a local Ray,
 	$(BIN)/python -m examples.demo $(DEMO)
 
 test: $(VENV)/.dev  ## the tests: minutes, offline, two cores are enough (needs Chromium for one page)
-	$(BIN)/python -m pytest -m "not chaos and not gpu"
+	$(BIN)/python -m pytest -m "not chaos and not fuzz and not gpu"
 
 chaos: $(VENV)/.dev  ## long fault campaigns and trainings: up to an hour; SEED=... plays one again
 	$(BIN)/python -m pytest -m "chaos and not gpu" --timeout 1500
+
+fuzz: $(VENV)/.dev  ## looks for hostile input that is not refused as it should be: minutes; fails with what it finds; SEED=... plays one again
+	$(BIN)/python -m pytest -m fuzz --timeout 1500
 
 lint: $(VENV)/.dev  ## ruff, mypy, and the import contracts of pyproject.toml
 	$(BIN)/ruff check .

@@ -1,7 +1,7 @@
 """Hostile input of every kind: an answer or one line of ours, soon, in bounded memory; nothing is lost.
 
-`make test` runs a fixed number of fixed cases, `make chaos` many with another seed each time: it is printed,
-and `SEED=... make chaos` runs them again. `tests/fuzz/runner.py` says how one case is run alone.
+`make test` runs a fixed number of fixed cases, `make fuzz` many with another seed each time: it is printed,
+and `SEED=... make fuzz` runs them again. `tests/fuzz/runner.py` says how one case is run alone.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def test_a_few_hostile_inputs(runner: Runner, target: str) -> None:
         assert not wrong, f"python -m tests.fuzz.runner {target} 0 {number}\n{wrong}"
 
 
-@pytest.mark.chaos
+@pytest.mark.fuzz
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("target", sorted(TARGETS))
 def test_many_hostile_inputs(runner: Runner, target: str) -> None:
