@@ -39,11 +39,7 @@ def _exported() -> ctypes.CDLL | None:
     """The extension module as a C library, once it has given the right answer."""
     try:
         library = ctypes.CDLL(_mask.__file__)
-        library.rleEncode.argtypes = [
-            ctypes.POINTER(_Runs),
-            ctypes.c_void_p,
-            *[ctypes.c_ulong] * 3,
-        ]
+        library.rleEncode.argtypes = [ctypes.POINTER(_Runs), ctypes.c_void_p, *[ctypes.c_ulong] * 3]
         library.rleEncode.restype = None
         library.rleToString.argtypes = [ctypes.POINTER(_Runs)]
         library.rleToString.restype = ctypes.c_void_p
@@ -56,9 +52,16 @@ def _exported() -> ctypes.CDLL | None:
     return library if _by_c(library, known) == _by_python(known) else None
 
 
-def _by_c(library: ctypes.CDLL, masks: NDArray[np.uint8]) -> list[dict[str, Any]]:
+@cache
+def _free() -> Any:
+    """C's own: what rleToString gives is the caller's to free."""
     free = ctypes.CDLL(None).free
     free.argtypes, free.restype = [ctypes.c_void_p], None
+    return free
+
+
+def _by_c(library: ctypes.CDLL, masks: NDArray[np.uint8]) -> list[dict[str, Any]]:
+    free = _free()
     count, width, height = masks.shape
     runs = ctypes.POINTER(_Runs)()
     library.rlesInit(ctypes.byref(runs), count)
