@@ -69,7 +69,7 @@ def make_shards(folder: Path, images: int, shards: int, side: int) -> None:
 
 def bare_loop(source: Path, model: str, device: str | None, threads: int, chunk_size: int) -> float:
     """Images a second of reading, phrases and segmenting in one process, from the second chunk on."""
-    from pipeline.annotate.replica import LoadSegmenter
+    from pipeline.annotate.annotator import LoadSegmenter
     from pipeline.phrases import phrase_source
     from pipeline.sources import ReadOptions, list_shards, read_chunks
 

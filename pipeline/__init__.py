@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pipeline.annotate.annotate_config import AnnotateConfig
+    from pipeline.annotate.annotator import Annotator
     from pipeline.annotate.job import annotate
-    from pipeline.annotate.replica import Annotator
     from pipeline.annotate.run_summary import RunSummary
 
 __all__ = ["AnnotateConfig", "Annotator", "RunSummary", "annotate"]
 
 _HOMES = {
     "AnnotateConfig": "pipeline.annotate.annotate_config",
-    "Annotator": "pipeline.annotate.replica",
+    "Annotator": "pipeline.annotate.annotator",
     "RunSummary": "pipeline.annotate.run_summary",
     "annotate": "pipeline.annotate.job",
 }

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.annotate import run_summary as summaries
 from pipeline.annotate.allocation import READ_CPUS, Allocation, allocate, reallocate
 from pipeline.annotate.annotate_config import AnnotateConfig
+from pipeline.annotate.annotator import SegmenterFactory
 from pipeline.annotate.chunk_writer import Writer
 from pipeline.annotate.cluster import alive_nodes, connected, may_grow, settle_context
 from pipeline.annotate.ledger import RemoteLedger, start_ledger
@@ -24,7 +25,7 @@ from pipeline.annotate.manifest import Manifest
 from pipeline.annotate.prepare import Job, as_begun, caution, fingerprint, open_output, prepare
 from pipeline.annotate.progress import Progress
 from pipeline.annotate.receipts import plan_tasks, survey
-from pipeline.annotate.replica import CHUNKS_AT_ONCE, AfterChunk, Replica, SegmenterFactory
+from pipeline.annotate.replica import CHUNKS_AT_ONCE, AfterChunk, Replica
 from pipeline.annotate.replica_speed import choose_chunk_size
 from pipeline.annotate.rounds import Bookkeeper, Plan, StartSealing, run_rounds
 from pipeline.annotate.run_summary import RunSummary

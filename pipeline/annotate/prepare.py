@@ -13,10 +13,11 @@ from pipeline.annotate import manifest as manifests
 from pipeline.annotate import run_summary as summaries
 from pipeline.annotate.allocation import Allocation
 from pipeline.annotate.annotate_config import AUTO, AnnotateConfig
+from pipeline.annotate.annotator import LoadSegmenter, SegmenterFactory
 from pipeline.annotate.chunk_receipt import CHUNKS
 from pipeline.annotate.manifest import Manifest
 from pipeline.annotate.receipts import Survey, survey
-from pipeline.annotate.replica import AfterChunk, LoadSegmenter, SegmenterFactory
+from pipeline.annotate.replica import AfterChunk
 from pipeline.annotate.shard_files import ANNOTATIONS
 from pipeline.annotate.shard_reader import PhraseSource, Reader
 from pipeline.annotate.shard_receipt import SHARDS

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.annotate.annotator import LoadSegmenter
 from pipeline.annotate.job import annotate
-from pipeline.annotate.replica import LoadSegmenter
 from pipeline.annotate.run_summary import RunSummary
 from pipeline.annotate.shard_receipt import ShardReceipt, receipt_name
 from pipeline.dataset.store import Store

@@ -23,8 +23,8 @@ from pipeline.annotate.annotate_config import (
     OutputConfig,
     PhraseConfig,
 )
+from pipeline.annotate.annotator import LoadSegmenter
 from pipeline.annotate.job import annotate
-from pipeline.annotate.replica import LoadSegmenter
 from pipeline.annotate.run_summary import RunSummary
 from pipeline.dataset.store import Store
 from pipeline.evaluate.record_shards import IndexReader, write_index

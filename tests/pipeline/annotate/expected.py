@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.annotate.replica import LoadSegmenter
+from pipeline.annotate.annotator import LoadSegmenter
 from pipeline.annotate.rows import annotation_row, rows_table
 from pipeline.phrases import phrase_source
 from pipeline.sources import ReadOptions, list_shards, read_chunks

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.annotate.replica import LoadSegmenter
+from pipeline.annotate.annotator import LoadSegmenter
 from pipeline.annotate.shard_reader import ShardTask
 from pipeline.phrases import Phrase
 from pipeline.sources import Chunk, ReadOptions, Sample, Shard, read_chunks

@@ -85,7 +85,7 @@ def test_writes_what_the_segmenter_draws_with_one_row_an_image(
     for row in found:
         for a in row["annotations"]:
             assert row["caption"][a["start"] : a["end"]] == a["phrase"]
-    from pipeline.annotate.replica import LoadSegmenter
+    from pipeline.annotate.annotator import LoadSegmenter
 
     segmenter = LoadSegmenter(str(micro_model), "cpu")()
     row = found[20]  # its chunk is computed alone here as there: 8 images, 2 phrases each

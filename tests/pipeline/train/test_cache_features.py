@@ -13,7 +13,7 @@ import pytest
 import torch
 from fsspec.implementations.memory import MemoryFile
 
-from pipeline.annotate.replica import LoadSegmenter
+from pipeline.annotate.annotator import LoadSegmenter
 from pipeline.dataset.store import Store
 from pipeline.train.cache_features import Encoded, KeepFeatures
 from sspsam import SSPSAM
