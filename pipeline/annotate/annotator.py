@@ -1,4 +1,4 @@
-"""Batches of images through a model: `LoadSegmenter` loads it, `Annotator` is a class for `ds.map_batches`."""
+"""Batches of images through a model: `LoadSegmenter` loads it, `Annotator` is the class for `map_batches`."""
 
 from __future__ import annotations
 
