@@ -109,6 +109,9 @@ class ModelConfig:
         "also write signals that check each mask by SSP-SAM's other answers: fast asks for other phrases, "
         "full looks at changed images too (docs/schema.md has the cost of each)",
     )
+    calibration: str | None = _option(
+        None, "file of `sspsam calibrate`: also write p_correct and p_correct_75 (docs/trust.md)"
+    )
 
     def __post_init__(self) -> None:
         known = self.device is None or re.fullmatch(r"cpu|mps|cuda(:\d+)?", self.device)

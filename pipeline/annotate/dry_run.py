@@ -11,7 +11,6 @@ from rich.table import Table
 from pipeline.annotate.allocation import GIB, Allocation, allocate
 from pipeline.annotate.annotate_config import AUTO, AnnotateConfig, flag
 from pipeline.annotate.cluster import alive_nodes, connected, may_grow
-from pipeline.annotate.manifest import Manifest
 from pipeline.annotate.prepare import USUAL_CHUNK, Job, caution, fingerprint, prepare
 from pipeline.annotate.replica_speed import (
     bytes_per_sample,
@@ -100,7 +99,7 @@ def dry_run(config: AnnotateConfig) -> Estimate:
 
     job = prepare(config)
     digest = fingerprint(job)  # a model that cannot be had is said here, not from within a task
-    if warning := caution(job, Manifest.of(config, job.shards, digest).model):
+    if warning := caution(job, job.manifest(digest, config).model):
         print(warning)
     with connected():
         take = allocate(config.compute, alive_nodes, may_grow(), print)

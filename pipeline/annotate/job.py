@@ -82,6 +82,7 @@ def receipts(
         "after_chunk": job.after_chunk,
         "replicas": take.replicas[1],
         "verify": config.model.verify,
+        "calibrated": job.calibration is not None,
     }
     pool = take.actor_pool(CHUNKS_AT_ONCE)
     rows = [{"tasks": pickle.dumps(group)} for group in groups]

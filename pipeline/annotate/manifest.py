@@ -71,8 +71,9 @@ class Manifest:
         sha256: str,
         image_root: str | None = None,
         commit: str | None = None,
+        calibration: str | None = None,
     ) -> Manifest:
-        """The manifest of a run that starts now."""
+        """The manifest of a run that starts now. calibration: sha256 of the file of --calibration."""
         run = {
             "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "options": config.all_options(),
@@ -81,7 +82,7 @@ class Manifest:
         marks = bundled_mark(sha256) | ({"commit": commit} if commit else {})
         return cls(
             model={"name": redact(config.model.model), "sha256": sha256} | marks,
-            options=redact_urls(config.dataset_options()),
+            options=redact_urls(config.dataset_options()) | {"calibration": calibration},
             inputs=redact_urls([{name: getattr(shard, name) for name in _OF_SHARD} for shard in shards]),
             runs=[redact_urls(run)],
             image_root=image_root and redact(image_root),

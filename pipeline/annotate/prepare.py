@@ -21,6 +21,7 @@ from pipeline.annotate.replica import AfterChunk
 from pipeline.annotate.shard_files import ANNOTATIONS
 from pipeline.annotate.shard_reader import PhraseSource, Reader
 from pipeline.annotate.shard_receipt import SHARDS
+from pipeline.dataset.calibration import APPLIED, Calibration
 from pipeline.dataset.parts import part_of
 from pipeline.dataset.store import Store
 from pipeline.phrases import phrase_source as find_phrase_source
@@ -28,6 +29,7 @@ from pipeline.sources import ReadOptions, Shard, input_root, list_shards, read_c
 from pipeline.sources.storage import filesystem
 from sspsam.errors import ConfigError
 from sspsam.known_models import DRAWN_SCENES, drawn_shards, model_warning
+from sspsam.schema import SIGNALS, VERIFICATION_SIGNALS
 
 #: Images of a chunk where nobody says otherwise and it is not measured.
 USUAL_CHUNK = 64
@@ -44,6 +46,12 @@ class Job:
     segmenter_factory: SegmenterFactory
     after_chunk: AfterChunk | None = None
     image_root: str | None = None
+    calibration: Calibration | None = None
+
+    def manifest(self, sha256: str, config: AnnotateConfig, commit: str | None = None) -> Manifest:
+        """That of a run of `config` that starts now, with the model of this sha256."""
+        calibration = self.calibration and self.calibration.sha256
+        return Manifest.of(config, self.shards, sha256, self.image_root, commit, calibration)
 
     @property
     def mine(self) -> list[Shard]:
@@ -115,7 +123,22 @@ def prepare(
         options=config.model.model_options,
         compiled=config.compute.compile,
     )
-    return Job(config, shards, reader, phrases, factory, after_chunk, image_root)
+    return Job(config, shards, reader, phrases, factory, after_chunk, image_root, _calibration(config))
+
+
+def _calibration(config: AnnotateConfig) -> Calibration | None:
+    """What --calibration names. Raises ConfigError if it needs a signal that the run does not compute."""
+    if config.model.calibration is None:
+        return None
+    found = Calibration.load(config.model.calibration, config.source.storage_options)
+    levels = VERIFICATION_SIGNALS
+    if missing := found.missing((*SIGNALS, *levels[config.model.verify])):
+        level = next((name for name, signals in levels.items() if set(missing) <= set(signals)), None)
+        raise ConfigError(
+            f"--calibration {found.where} needs the signal {missing[0]!r}, which this run does not compute: "
+            + (f"add --verify {level}" if level else "learn it from what `sspsam annotate` alone wrote")
+        )
+    return found
 
 
 def as_begun(config: AnnotateConfig, store: Store) -> AnnotateConfig:
@@ -191,13 +214,13 @@ def open_output(
     """
     output = job.config.output
     if output.overwrite:
-        ours = (f"{ANNOTATIONS}/", f"{CHUNKS}/", f"{SHARDS}/", manifests.NAME, summaries.NAME)
+        ours = (f"{ANNOTATIONS}/", f"{CHUNKS}/", f"{SHARDS}/", manifests.NAME, summaries.NAME, APPLIED)
         store.delete(name for name in store.listing() if name.startswith(ours))
     data = store.get(manifests.NAME)
     if data is not None:
         begun = Manifest.from_json(data, store.path(manifests.NAME))
         config = with_chunk_size(job.config, begun.option("chunk_size"))
-        now = begun.resumed_by(Manifest.of(config, job.shards, sha256, job.image_root))
+        now = begun.resumed_by(job.manifest(sha256, config))
     found = survey(store, [shard.name for shard in job.mine])
     if data is None and (found.begun or found.ended):
         raise ConfigError(
@@ -213,10 +236,12 @@ def open_output(
         config = job.config
         if config.output.chunk_size == AUTO:
             config = with_chunk_size(config, chunk_size(job))
-        now = Manifest.of(config, job.shards, sha256, job.image_root, _hub_commit(job, sha256))
+        now = job.manifest(sha256, config, _hub_commit(job, sha256))
         if not store.create(manifests.NAME, now.to_json()):
             # Another job came at the same time: it says the chunk size, and must have the same options.
             return open_output(store, job, sha256, chunk_size)
     else:
         store.put(manifests.NAME, now.to_json())
+    if job.calibration is not None:
+        store.put(APPLIED, job.calibration.to_json())
     return now, found.without(store, output.retry_errors) if output.retry_errors else found

@@ -23,6 +23,7 @@ from pipeline.annotate.rows import (
     rows_table,
 )
 from pipeline.annotate.shard_reader import PhraseSource, worker
+from pipeline.dataset.calibration import Calibration
 from pipeline.phrases import Phrase
 from pipeline.sources import Chunk, Sample
 from sspsam.errors import SSPSAMError
@@ -52,6 +53,8 @@ class Replica:
             process, and counts as a death.
         after_chunk: called when a chunk is computed, before it is written; one call at a time.
         verify: the level whose signals the rows have, null from a Segmenter that does not give them.
+        calibrated: whether the rows have what APPLIED says of them. It is read from OUTPUT: an actor with
+            arguments so large may not come back after its node is lost.
         replicas: how many there may be, which all start before the first finishes anything.
     """
 
@@ -66,6 +69,7 @@ class Replica:
         after_chunk: AfterChunk | None = None,
         replicas: int = 1,
         verify: str = "none",
+        calibrated: bool = False,
     ) -> None:
         if ledger.started(worker()) >= MAX_FRUITLESS_STARTS + replicas:
             raise RuntimeError(
@@ -80,6 +84,7 @@ class Replica:
         self._image_timeout = image_timeout_seconds
         self._after_chunk = after_chunk
         self._signals = VERIFICATION_SIGNALS[verify]
+        self._calibration = Calibration.applied(writer.store) if calibrated else None
         self._gate = Gate()
         self._deadlines = Deadlines(image_timeout_seconds)
         self._hook, self._books = threading.Lock(), threading.Lock()  # the second is of what follows
@@ -119,6 +124,8 @@ class Replica:
             for sample, asked, result, reason in zip(chunk.samples, phrases, results, reasons, strict=True)
         )
         rows = rows_table(made, self._signals)
+        if self._calibration is not None:
+            rows = self._calibration.apply(rows)
         with self._books:
             # Chunks overlap: each is told the time since the one before ended, so that sums are right.
             ended, timings = time.perf_counter(), dict(self._segmenter.timings)

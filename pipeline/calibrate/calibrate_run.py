@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -154,4 +153,4 @@ def apply(
 
 def to_bytes(values: Mapping[str, Any]) -> bytes:
     """The file of a calibration's values."""
-    return (json.dumps(values, allow_nan=False) + "\n").encode()
+    return Calibration(values, "", "").to_json()

@@ -10,7 +10,7 @@ from pipeline.curate.curate_config import CurateConfig
 from pipeline.curate.per_image import Judge
 from pipeline.dataset.annotation_dataset import AnnotationDataset, read_every_review
 from pipeline.dataset.audit_sample import Audit, read_audits
-from pipeline.dataset.calibration import image_name
+from pipeline.dataset.calibration import APPLIED, image_name
 from pipeline.dataset.reviews import decided, votes_of
 from pipeline.dataset.threshold_guarantee import (
     Guarantee,
@@ -36,11 +36,11 @@ def find_guarantee(dataset: AnnotationDataset, config: CurateConfig) -> Guarante
     if "p_correct" not in dataset.added:
         raise ConfigError(
             f"--precision needs p_correct, which {dataset.url} has not:"
-            f" sspsam calibrate {dataset.url} --calibration FILE --to SCORED"
+            f" sspsam calibrate {dataset.url} --calibration FILE --to SCORED, or annotate --calibration FILE"
         )
     audits = read_audits(dataset)
-    learnt = (dataset.read_json("_calibration.json") or {}).get("calibration", {}).get("labels", {})
-    used = frozenset(learnt.get("used", ()))
+    made = dataset.read_json("_calibration.json") or {"calibration": dataset.read_json(APPLIED) or {}}
+    used = frozenset(made.get("calibration", {}).get("labels", {}).get("used", ()))
     population = _population(dataset, config, used)
     p = np.array(list(population.values()), np.float32)
     samples = [_sample(audit, dataset, population, used) for audit in audits]

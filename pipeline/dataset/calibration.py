@@ -21,12 +21,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.dataset.phrase_rows import Batch, add_signals, open_batch
+from pipeline.dataset.store import Store
 from pipeline.sources.storage import filesystem
 from sspsam.errors import ConfigError
 
 FORMAT: Final = "sspsam-calibration"
 VERSION: Final = 1
 PROBABILITIES: Final = ("p_correct", "p_correct_75")
+
+#: The calibration that `annotate --calibration` applied, in its OUTPUT.
+APPLIED: Final = "_p_correct.json"
 
 #: Features beside the signals, for every dataset.
 DERIVED: Final = ("area_fraction", "target_pixels", "words")
@@ -74,10 +78,21 @@ class Calibration:
         """Names (`image_name`) of the images whose labels it was learnt from."""
         return frozenset(self.values.get("labels", {}).get("used", ()))
 
+    @classmethod
+    def applied(cls, store: Store) -> Calibration:
+        """That of an OUTPUT of `annotate --calibration`. Raises ConfigError as `load`."""
+        return cls.parse(store.get(APPLIED) or b"", store.path(APPLIED))
+
+    def to_json(self) -> bytes:
+        return (json.dumps(self.values, allow_nan=False) + "\n").encode()
+
+    def missing(self, signals: Sequence[str]) -> list[str]:
+        """What this needs and `signals` have not."""
+        return [name for name in self.features if name not in (*signals, *DERIVED)]
+
     def require(self, signals: Sequence[str]) -> None:
         """Raise ConfigError unless a dataset that has `signals` has what this needs."""
-        missing = [name for name in self.features if name not in (*signals, *DERIVED)]
-        if missing:
+        if missing := self.missing(signals):
             raise ConfigError(
                 f"--calibration {self.where} needs the signal {missing[0]!r}, which the dataset has not:"
                 " annotate with the same options as for the dataset that it was learnt from"

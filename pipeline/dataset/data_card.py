@@ -21,6 +21,7 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pipeline.dataset.annotation_dataset import open_dataset
+from pipeline.dataset.calibration import PROBABILITIES
 from pipeline.dataset.croissant import metadata
 from pipeline.dataset.dataset_schema import DESCRIBED
 from pipeline.dataset.numerals import number
@@ -101,11 +102,14 @@ def facts(run: Mapping[str, Any], counts: Mapping[str, Any], command: str) -> di
     table |= {f"error: {kind}": count for kind, count in sorted(counts["kinds"].items())}
     table |= {name: counts[name] for name in ("phrases", "masks")}
     table["no target"] = counts["phrases"] - counts["masks"]
+    options = run["options"]
+    added = VERIFICATION_SIGNALS[options.get("verify", "none")]
+    added += PROBABILITIES if options.get("calibration") else ()
     return {
         "name": PurePosixPath(counts["output"]).name or "annotations",
         "license": next(filter(None, reversed(licenses)), None),
         "tags": TAGS,
-        "schema": annotation_schema(VERIFICATION_SIGNALS[run["options"].get("verify", "none")]),
+        "schema": annotation_schema(added),
         "kept": "`_run.json` holds more, `_stats.json` the counts",
         "files": FILES,
         "model": model,
@@ -115,7 +119,7 @@ def facts(run: Mapping[str, Any], counts: Mapping[str, Any], command: str) -> di
         "started": last["started"],
         "versions": ", ".join(f"{what} {which}" for what, which in last["versions"].items()),
         "command": redact(command),
-        "options": [redact(json.dumps({name: value})) for name, value in sorted(run["options"].items())],
+        "options": [redact(json.dumps({name: value})) for name, value in sorted(options.items())],
         "mark": f"sspsam-card-sha256={_BLANK}",
     }
 
