@@ -50,7 +50,7 @@ class Job:
 
     def manifest(self, sha256: str, config: AnnotateConfig, commit: str | None = None) -> Manifest:
         """That of a run of `config` that starts now, with the model of this sha256."""
-        calibration = self.calibration and self.calibration.sha256
+        calibration = None if self.calibration is None else self.calibration.sha256
         return Manifest.of(config, self.shards, sha256, self.image_root, commit, calibration)
 
     @property
