@@ -56,10 +56,11 @@ VERIFICATION_SIGNALS: Final[dict[str, tuple[str, ...]]] = {
 }
 
 #: COCO RLE: `size` is [height, width]; `counts` is COCO's compressed string, column-major runs.
-RLE_TYPE: Final = pa.struct([("size", pa.list_(pa.int32(), 2)), ("counts", pa.string())])
+#: No list here has a fixed length in its type: pyarrow before 26 cannot read a null of such a list.
+RLE_TYPE: Final = pa.struct([("size", pa.list_(pa.int32())), ("counts", pa.string())])
 
 #: [x, y, width, height] in pixels of the original image (after EXIF orientation), origin top left.
-BOX_TYPE: Final = pa.list_(pa.float32(), 4)
+BOX_TYPE: Final = pa.list_(pa.float32())
 
 ANNOTATION_TYPE: Final = pa.struct(
     [

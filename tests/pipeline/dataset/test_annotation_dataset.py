@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import datetime
 import json
+import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 
+from jobs.cli import main
 from pipeline.dataset.annotation_dataset import open_dataset, read_reviews
 from pipeline.dataset.dataset_schema import REVIEW_SCHEMA
 from pipeline.dataset.segmentations import segmentation_problems
 from sspsam.errors import DataError
-from sspsam.schema import RLE_TYPE
+from sspsam.schema import ANNOTATION_SCHEMA, ANNOTATION_TYPE, RLE_TYPE
 from tests.pipeline.annotation_fixture import HOSTILE_PHRASE, encode_rle, make_dataset
 
 
@@ -163,6 +167,28 @@ def test_files_rewritten_by_other_tools_are_read(tmp_path: Path) -> None:
     dataset = open_dataset(str(made.output))
     after = list(dataset.read_batches(dataset.files[0]))
     assert pa.concat_tables(after).to_pylist() == pa.concat_tables(before).to_pylist()
+
+
+def test_files_with_lists_of_fixed_length_are_read_beside_others(tmp_path: Path) -> None:
+    """Earlier versions wrote boxes as lists of fixed length, whose nulls pyarrow before 26 cannot read."""
+    made = make_dataset(tmp_path, images=12, shards=2)
+    assert not re.search("fixed_size_list", str(ANNOTATION_SCHEMA))
+    before = curated_rows(made.output, tmp_path / "before")
+    path = made.output / "annotations/shard-0000/00000.parquet"
+    table = pq.read_table(path)
+    place = table.schema.get_field_index("annotations")
+    fixed = {"bbox": pa.list_(pa.float32(), 4), "predicted_box": pa.list_(pa.float32(), 4)}
+    kind = pa.struct([(item.name, fixed.get(item.name, item.type)) for item in ANNOTATION_TYPE])
+    schema = table.schema.set(place, pa.field("annotations", pa.list_(kind)))
+    pq.write_table(table.cast(schema), path)
+    assert "fixed_size_list" in str(pq.read_schema(path))
+    assert curated_rows(made.output, tmp_path / "after") == before
+
+
+def curated_rows(output: Path, destination: Path) -> list[dict[str, Any]]:
+    """What `curate` without filters keeps."""
+    assert main(["curate", str(output), str(destination)]) == 0
+    return pyarrow.dataset.dataset(destination / "annotations").to_table().to_pylist()
 
 
 def test_broken_segmentations_are_told_from_sound_ones() -> None:
