@@ -5,9 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from jobs.options import print_json, run
+from jobs.options import check_memory, print_json, run
 from pipeline.sources.flags import StorageOptions
-from sspsam.errors import ConfigError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,8 +36,7 @@ def agree(
         json: print _agreement.json
         storage_options: options of fsspec, as JSON
     """
-    if memory_mb < 64:
-        raise ConfigError(f"--memory-mb {memory_mb}: at least 64")
+    check_memory(memory_mb)
     from pipeline import stats
 
     found = stats.agree(

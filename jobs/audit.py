@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
-import webbrowser
 from collections.abc import Sequence
 from typing import Any
 
-from jobs.options import print_json, run
+from jobs.options import check_memory, print_json, run, serve_page
 from pipeline.sources.flags import StorageOptions
 from sspsam.errors import ConfigError
 
@@ -61,6 +59,7 @@ def audit(
             raise ConfigError(f"--{name} {share}: from 0.5 to below 1")
     if not 1 <= budget <= 100_000:
         raise ConfigError(f"--budget {budget}: from 1 to 100,000 draws")
+    check_memory(memory_mb)
     from pipeline import audit as audits
     from pipeline.dataset.annotation_dataset import open_dataset
     from pipeline.dataset.audit_sample import read_audits
@@ -82,7 +81,7 @@ def audit(
 def _serve(
     name: str, dataset: str, open: bool, reviewer: str | None, host: str, port: int, roots: Any, options: Any
 ) -> None:
-    from pipeline.view import ViewConfig, serve
+    from pipeline.view import ViewConfig
 
     config = ViewConfig(
         dataset,
@@ -94,13 +93,7 @@ def _serve(
         storage_options=options,
     )
 
-    def announce(url: str) -> None:
-        print(f"Audit {name} of {dataset} at {url}  (Ctrl-C ends it)", flush=True)
-        if open:
-            webbrowser.open(url)
-
-    with contextlib.suppress(KeyboardInterrupt):
-        serve(config, announce)
+    serve_page(config, f"Audit {name} of {dataset}", open)
 
 
 def _print(found: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jobs.options import print_json, run
+from jobs.options import check_memory, print_json, run
 from pipeline.sources.flags import StorageOptions
 from sspsam.errors import ConfigError
 
@@ -49,8 +49,7 @@ def calibrate(
         raise ConfigError("give one of --truth DATASET, --verdicts, --calibration FILE")
     if calibration is not None and to is None:
         raise ConfigError("--calibration is what to write: --to names the folder for it")
-    if memory_mb < 64:
-        raise ConfigError(f"--memory-mb {memory_mb}: at least 64")
+    check_memory(memory_mb)
     from pipeline.calibrate.calibrate_run import apply
     from pipeline.dataset.calibration import Calibration
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import signal
 import sys
 import threading
+import webbrowser
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 from cyclopts import App, CycloptsError, Group, Parameter
 
-from sspsam.errors import SSPSAMError
+from sspsam.errors import ConfigError, SSPSAMError
 from sspsam.storage.secrets import redact
+
+if TYPE_CHECKING:
+    from pipeline.view import ViewConfig
 
 #: Our own packages: one of their modules that is missing is a fault, not an extra to install.
 _OURS = ("sspsam", "pipeline", "jobs")
@@ -152,6 +157,25 @@ def _terminate(number: int, frame: Any) -> None:
 
 def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def check_memory(memory_mb: int) -> None:
+    """Raises ConfigError if it is less than DuckDB works with."""
+    if memory_mb < 64:
+        raise ConfigError(f"--memory-mb {memory_mb}: at least 64")
+
+
+def serve_page(config: ViewConfig, title: str, in_browser: bool) -> None:
+    """Serve the page of a dataset until Ctrl-C; say where it is, and open it there if asked to."""
+    from pipeline.view import serve
+
+    def announce(url: str) -> None:
+        print(f"{title} at {url}  (Ctrl-C ends it)", flush=True)
+        if in_browser:
+            webbrowser.open(url)
+
+    with contextlib.suppress(KeyboardInterrupt):
+        serve(config, announce)
 
 
 def print_written(command: str, target: str, manifest: Mapping[str, Any], summary: str, unit: str) -> int:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
-import webbrowser
 from collections.abc import Sequence
 from typing import Annotated
 
-from jobs.options import FLAT, run
+from jobs.options import FLAT, run, serve_page
 from pipeline.view.view_config import ViewConfig
 
 
@@ -25,15 +23,7 @@ def view(config: Annotated[ViewConfig, FLAT], *, open: bool = False) -> int:
     Args:
         open: open the page in the browser
     """
-    from pipeline.view import serve
-
-    def announce(url: str) -> None:
-        print(f"Viewing {config.output} at {url}  (Ctrl-C ends it)", flush=True)
-        if open:
-            webbrowser.open(url)
-
-    with contextlib.suppress(KeyboardInterrupt):
-        serve(config, announce)
+    serve_page(config, f"Viewing {config.output}", open)
     return 0
 
 

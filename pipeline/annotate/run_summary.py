@@ -200,7 +200,7 @@ def verdict(seconds: dict[str, float]) -> str:
         cause = {
             "read": "Reading bounds the run: put the cluster near the bucket, or add CPU nodes",
             "phrases": "Finding phrases bounds the run: add CPU nodes",
-            "write": "Writing bounds the run: add CPU nodes, or use a larger --chunk-size",
+            "write": "Writing bounds the run: put the replicas near OUTPUT, or use a larger --chunk-size",
         }[slowest]
         return f"{cause} {share}."
     if decode / whole > _IDLE_SHARE:

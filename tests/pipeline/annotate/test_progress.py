@@ -78,7 +78,7 @@ def test_verdict_names_what_bounds_the_run() -> None:
     assert of(model=50, decode=40, busy=95, idle=5).startswith("Decoding images bounds")
     assert of(model=50, busy=50, idle=50, read=60, write=5).startswith("Reading bounds")
     assert of(model=50, busy=50, idle=50, phrases=60).startswith("Finding phrases bounds")
-    assert of(model=50, busy=50, idle=50, write=60).startswith("Writing bounds")
+    assert of(model=50, busy=50, idle=50, write=60).startswith("Writing bounds the run: put the replicas")
     assert of() == ""
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.dataset.store import Store
+from tests.s3_server import s3_server
 
 
 @pytest.mark.parametrize("kind", ["local", "memory", "no links"])
@@ -20,3 +21,19 @@ def test_of_several_creators_one_succeeds(tmp_path: Path, kind: str, monkeypatch
     assert won.count(True) == 1
     assert store.get("_run.json") == b"%d" % won.index(True)
     assert set(store.listing()) == {"_run.json"}
+
+
+def test_of_several_creators_at_s3_one_succeeds(tmp_path: Path) -> None:
+    """Each has a store of its own, as jobs on several machines have; a name that is taken stays as it is."""
+    with s3_server(tmp_path) as s3:
+        url = f"s3://{s3.bucket}/creators"
+
+        def create(race: int, who: int) -> bool:
+            return Store(url, s3.options).create(f"{race}.json", b"%d" % who)
+
+        for race in range(5):
+            with ThreadPoolExecutor(8) as pool:
+                won = list(pool.map(create, [race] * 8, range(8)))
+            assert won.count(True) == 1
+            assert Store(url, s3.options).get(f"{race}.json") == b"%d" % won.index(True)
+        assert not create(0, 9)
