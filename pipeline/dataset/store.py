@@ -17,12 +17,13 @@ import pyarrow.parquet as pq
 from fsspec import AbstractFileSystem
 from tenacity import Retrying, retry_if_exception, stop_before_delay, wait_exponential
 
-from pipeline.sources.storage import filesystem, is_local, is_transient
+from pipeline.sources.storage import filesystem, http_status, is_local, is_transient
 from sspsam.errors import DataError
 
 T = TypeVar("T")
 
 _THREADS = 16
+_PRECONDITION_FAILED = 412
 
 
 @dataclass(frozen=True)
@@ -70,12 +71,21 @@ class Store:
         """
         fs = self._place[0]
         spare = f"_tmp/{name}.{os.getpid()}.{threading.get_ident()}"
+
+        def create_once() -> None:
+            try:
+                fs.pipe_file(self.path(name), data, mode="create")
+            except OSError as error:  # s3fs: an OSError like any other, which would be tried again for long
+                if error.__cause__ is not None and http_status(error.__cause__) == _PRECONDITION_FAILED:
+                    raise FileExistsError(name) from error
+                raise
+
         try:
             if self.local:
                 self.put(spare, data)
                 os.link(self.path(spare), self.path(name))
             else:
-                self._patiently(name, lambda: fs.pipe_file(self.path(name), data, mode="create"))
+                self._patiently(name, create_once)
             return True
         except FileExistsError:
             pass

@@ -47,7 +47,7 @@ def is_transient(error: BaseException) -> bool:
 
     Permanent: missing files (404), refused access (401, 403), and any error that is not the storage's.
     """
-    status = _http_status(error)
+    status = http_status(error)
     if status is not None:
         return status >= 500 or status in _LATER
     if isinstance(error, FileNotFoundError) and isinstance(error.__cause__, Exception):
@@ -68,7 +68,7 @@ def is_transient(error: BaseException) -> bool:
     )
 
 
-def _http_status(error: BaseException) -> int | None:
+def http_status(error: BaseException) -> int | None:
     """The HTTP status of aiohttp's, urllib's and botocore's errors, if it says failure."""
     status = getattr(error, "status", None) or getattr(error, "code", None)
     response = getattr(error, "response", None)
@@ -93,7 +93,7 @@ def mend_for(error: BaseException) -> str:
             "; give AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or "
             """--storage-options '{"anon": true}' for a public bucket"""
         )
-    if _http_status(error) in (401, 403) or isinstance(error, PermissionError):
+    if http_status(error) in (401, 403) or isinstance(error, PermissionError):
         return "; check the credentials and what they may do"
     return ""
 
