@@ -64,25 +64,37 @@ def write_dataset(folder: Path, start: int, count: int, absent: bool) -> None:
 
 
 def _row(scene: Scene, absent: bool) -> dict[str, Any]:
+    phrases = [phrase for phrase in scene.phrases if phrase.targets or absent]
+    return embedded_row(scene, [(phrase.text, scene.mask(phrase)) for phrase in phrases])
+
+
+def embedded_row(
+    scene: Scene, labels: Sequence[tuple[str, np.ndarray]], shard: str = "scenes"
+) -> dict[str, Any]:
+    """A row of the annotation schema with the picture and (S, S) bool masks, empty for what is not there.
+
+    No list of fixed size is null: pyarrow 25 refuses what other versions take.
+    """
     picture = io.BytesIO()
     Image.fromarray(scene.image).save(picture, "PNG")
     height, width = scene.labels.shape
     annotations = []
-    for phrase in scene.phrases:
-        rle = coco_mask.encode(np.asfortranarray(scene.mask(phrase), dtype=np.uint8))
-        if phrase.targets or absent:
-            annotations.append(
-                {
-                    "phrase": phrase.text,
-                    "has_target": bool(phrase.targets),
-                    "segmentation": {"size": [height, width], "counts": rle["counts"].decode("ascii")},
-                    "bbox": coco_mask.toBbox(rle).tolist(),
-                    "area": int(coco_mask.area(rle)),
-                }
-            )
+    for text, mask in labels:
+        rle = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+        box = coco_mask.toBbox(rle).tolist()
+        annotations.append(
+            {
+                "phrase": text,
+                "has_target": bool(mask.any()),
+                "segmentation": {"size": [height, width], "counts": rle["counts"].decode("ascii")},
+                "bbox": box,
+                "predicted_box": box,
+                "area": int(coco_mask.area(rle)),
+            }
+        )
     return {
         "key": scene.key,
-        "shard": "scenes",
+        "shard": shard,
         "status": "ok",
         "width": width,
         "height": height,

@@ -17,9 +17,10 @@ from sspsam.scenes.render import SceneConfig, render
 from sspsam.scenes.scene_captions import caption
 from sspsam.scenes.things import things
 
-#: Split -> (seed, sprite pool). No training run may use these seeds.
+#: Split -> (seed, sprite pool). No training run may use these seeds, but for that of `practice`.
 SPLITS: Final = {
     "validation": (1_000_003, "train"),
+    "practice": (3_000_017, "train"),
     "heldout": (2_000_003, "train"),
     "heldout-style": (2_000_003, "style"),
     "heldout-names": (2_000_003, "names"),
