@@ -45,6 +45,10 @@ class CurateConfig:
         "keep what p_correct puts above the lowest threshold that has this precision, by audited verdicts",
     )
     confidence: float = _option(0.95, "of --precision: how probable its promise is to hold")
+    truth: str | None = _option(
+        None,
+        "of --precision: true masks of images drawn at random from OUTPUT's, a dataset, in place of verdicts",
+    )
     merge_iou: float | None = _option(
         None, "merge masks of one image with at least this IoU; the phrases of the others become aliases"
     )
@@ -71,6 +75,8 @@ class CurateConfig:
             share = getattr(self, name)
             if share is not None and not 0.5 <= share < 1:
                 raise ConfigError(f"--{name} {share}: from 0.5 to below 1")
+        if self.truth is not None and self.precision is None:
+            raise ConfigError("--truth is what --precision rests on: give both")
         if self.merge_iou is not None and not 0 < self.merge_iou <= 1:
             raise ConfigError(f"--merge-iou {self.merge_iou}: an IoU above 0, at most 1")
         distance = self.phash_distance
@@ -146,6 +152,7 @@ def _check_type(what: str, value: Any, annotation: str) -> None:
         "int": (int,),
         "int | None": (int, type(None)),
         "float | None": (int, float, type(None)),
+        "str | None": (str, type(None)),
         "float": (int, float),
         "tuple[str, ...]": (str, list),
         "Mapping[str, float]": (dict,),

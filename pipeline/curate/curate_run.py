@@ -87,7 +87,7 @@ def curate(
     guarantee = None
     given = config
     if config.precision is not None:
-        guarantee = find_guarantee(dataset, config)
+        guarantee = find_guarantee(dataset, config, resources.memory_mb)
         passes = f"p_correct >= {guarantee.threshold:.4f}::float"
         config = replace(config, where=(*config.where, passes))
     judge = Judge(config, dataset.schema, verdicts)

@@ -1,7 +1,9 @@
-"""`curate --precision`: the threshold of p_correct that audited verdicts allow, or why there is none."""
+"""`curate --precision`: the threshold of p_correct that verdicts or true masks allow, or why none."""
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +13,7 @@ from pipeline.curate.per_image import Judge
 from pipeline.dataset.annotation_dataset import AnnotationDataset, read_every_review
 from pipeline.dataset.audit_sample import Audit, read_audits
 from pipeline.dataset.calibration import APPLIED, image_name
+from pipeline.dataset.phrase_index import Index
 from pipeline.dataset.reviews import decided, votes_of
 from pipeline.dataset.threshold_guarantee import (
     Guarantee,
@@ -19,18 +22,20 @@ from pipeline.dataset.threshold_guarantee import (
     draws_needed,
     look_confidence,
 )
+from pipeline.dataset.truth import true_ious
+from pipeline.dataset.vocabulary import stable_hash
 from sspsam.errors import ConfigError
 
 #: shard, key, position of the phrase in its image.
 _Place = tuple[str, str, int]
 
 
-def find_guarantee(dataset: AnnotationDataset, config: CurateConfig) -> Guarantee:
+def find_guarantee(dataset: AnnotationDataset, config: CurateConfig, memory_mb: int = 1024) -> Guarantee:
     """The threshold for `config.precision` over the masks that the stages before it keep.
 
     Verdicts take no part in what is kept before: the promise is about masks as the model drew them. Images
     from whose labels the calibration was learnt are left out of population and sample.
-    Raises ConfigError with the number of verdicts that are still needed, if there are too few.
+    Raises ConfigError with the number of verdicts or images that are still needed, if there are too few.
     """
     assert config.precision is not None
     if "p_correct" not in dataset.added:
@@ -38,12 +43,14 @@ def find_guarantee(dataset: AnnotationDataset, config: CurateConfig) -> Guarante
             f"--precision needs p_correct, which {dataset.url} has not:"
             f" sspsam calibrate {dataset.url} --calibration FILE --to SCORED, or annotate --calibration FILE"
         )
-    audits = read_audits(dataset)
     made = dataset.read_json("_calibration.json") or {"calibration": dataset.read_json(APPLIED) or {}}
     used = frozenset(made.get("calibration", {}).get("labels", {}).get("used", ()))
     population = _population(dataset, config, used)
     p = np.array(list(population.values()), np.float32)
-    samples = [_sample(audit, dataset, population, used) for audit in audits]
+    if config.truth is None:
+        samples = [_sample(audit, dataset, population) for audit in read_audits(dataset)]
+    else:
+        samples = [true_sample(_true(dataset, config.truth, memory_mb), population)]
     found = None
     if len(p) and samples:
         level = look_confidence(config.confidence, len(samples))
@@ -74,9 +81,7 @@ def _population(
     return found
 
 
-def _sample(
-    audit: Audit, dataset: AnnotationDataset, population: dict[_Place, float], used: frozenset[str]
-) -> Sample:
+def _sample(audit: Audit, dataset: AnnotationDataset, population: dict[_Place, float]) -> Sample:
     """The audit's draws with their verdicts, as far as they are of the population.
 
     A phrase without a verdict, or flagged, counts as wrong, so that leaving out the hard ones helps nobody.
@@ -91,16 +96,54 @@ def _sample(
     return Sample(whole.p[at], whole.right[at], whole.rate[at], whole.cells)
 
 
+def _true(dataset: AnnotationDataset, url: str, memory_mb: int) -> dict[tuple[str, str], dict[int, float]]:
+    index = Index(dataset, memory_mb=memory_mb)
+    try:
+        index.refresh()
+        return true_ious(index, url, memory_mb=memory_mb)
+    finally:
+        index.close()
+
+
+def true_sample(
+    true: Mapping[tuple[str, str], Mapping[int, float]], population: Mapping[_Place, float]
+) -> Sample:
+    """At most one draw of each image with true masks, uniform over the masks of the population.
+
+    Masks of one image are right or wrong together, so two are not independent. Each image has as many seats
+    as the fullest one has masks; a hash of its name says which is looked at, and an empty one gives no draw.
+
+    true: {(shard, key): {position: IoU with the true mask}}; 0.5 is right, a mask without one is wrong.
+    population: p_correct of every mask that the promise is about.
+    """
+    seats: dict[tuple[str, str], list[_Place]] = defaultdict(list)
+    for place in sorted(population):
+        seats[place[:2]].append(place)
+    count = max(map(len, seats.values()), default=1)
+    drawn = []
+    for image in sorted(true):
+        seat = stable_hash("\0".join(image)) % count
+        drawn += seats[image][seat : seat + 1]
+    right = [true[place[:2]].get(place[2], 0.0) >= 0.5 for place in drawn]
+    p = np.array([population[place] for place in drawn], np.float32)
+    rate = 1 / max(1, len(population))
+    return Sample(p, np.array(right, dtype=bool), np.full(len(p), rate), ((rate, 1.0),))
+
+
 def _refusal(dataset: AnnotationDataset, p: np.ndarray, samples: list[Sample], config: CurateConfig) -> str:
     precision, confidence = config.precision or 0.0, look_confidence(config.confidence, len(samples) + 1)
     have = sum(len(sample.p) for sample in samples)
     wrong = sum(int((~sample.right).sum()) for sample in samples)
     needed = draws_needed(p, precision, confidence) if len(p) else None
     audited = f"{have} audited masks ({wrong} wrong or without verdict)"
+    if config.truth is not None:
+        audited = f"{have} masks, one an image of --truth that the calibration does not know ({wrong} wrong),"
     said = f"--precision {precision:g}: {audited} show no threshold"
     if needed is None:
         return f"{said}, and by p_correct none would have it: ask for less, or find better signals"
     more = max(needed - have, int(0.25 * needed) + 1)
+    if config.truth is not None:
+        return f"{said}; about {more} more such masks are needed, of further images"
     return f"{said}; about {more} more verdicts are needed: sspsam audit {dataset.url} --budget {more}"
 
 
@@ -110,6 +153,7 @@ def promise_card(found: Guarantee) -> str:
         "# Masks with a guarantee\n\n"
         f"{found.statement()[0].upper()}{found.statement()[1:]}.\n\n"
         "The promise is about the masks before duplicates are merged and capped. Right is what the verdicts\n"
-        "of the audit accept. It was found by fixed-sequence testing with exact binomial bounds (Learn then\n"
-        f"Test, arXiv 2110.01052), {found.tested} thresholds tested. It holds for these masks alone.\n"
+        "of the audit accept, or what has an IoU of 0.5 with the truth that was given. It was found by\n"
+        "fixed-sequence testing with exact binomial bounds (Learn then Test, arXiv 2110.01052),\n"
+        f"{found.tested} thresholds tested. It holds for these masks alone.\n"
     )

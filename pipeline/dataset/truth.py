@@ -93,6 +93,15 @@ class Truth:
         rows = self._rows.read([other for _, other in pairs], _COLUMNS)
         return {image: row for (image, _), row in zip(pairs, rows, strict=True)}
 
+    def held(self) -> list[tuple[str, str]]:
+        """(shard, key) of the images that the truth holds."""
+        names = [
+            name for (name,) in self._index.query(f"select {self._name} from images where status = 'ok'")
+        ]
+        return self._mine.query(
+            f'select shard, "key" from images where {self._name} in (select unnest(?))', [names]
+        )
+
     def compare(self, rows: Rows) -> Agreement:
         """Fill the index's table `truth`; a pair of masks of which one is none is counted and left out.
 
@@ -130,6 +139,27 @@ class Truth:
     def close(self) -> None:
         self._rows.close()
         self._index.close()
+
+
+def true_ious(index: Index, url: str, *, memory_mb: int) -> dict[tuple[str, str], dict[int, float]]:
+    """{(shard, key) of an image that the dataset `url` holds: {position of a phrase: IoU with the truth}}.
+
+    Phrases that `url` has not, and pairs that cannot be compared, are left out. Raises DataError as `Truth`.
+    """
+    make_table(index)
+    truth, rows = Truth(index, url, memory_mb=memory_mb), Rows(index)
+    try:
+        truth.compare(rows)
+        held = truth.held()
+    finally:
+        truth.close()
+        rows.close()
+    found: dict[tuple[str, str], dict[int, float]] = {image: {} for image in held}
+    for shard, key, position, iou in index.query(
+        'select shard, "key", position, iou from truth join images on id = image_id'
+    ):
+        found[shard, key][position] = iou
+    return found
 
 
 def load_samples(index: Index, path: str) -> Agreement:

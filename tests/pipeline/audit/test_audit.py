@@ -103,6 +103,17 @@ def test_from_audit_to_a_promise(
     assert np.mean(truly) >= 0.85  # 0.9 with confidence 0.9, of some hundred masks
     assert told["config"]["where"] == []
 
+    # True masks in place of verdicts: one mask of an image at most.
+    by_truth = [str(output), str(tmp_path / "true"), "--confidence", "0.9", "--truth", str(made.truth)]
+    assert curate_main(by_truth) == 2
+    assert "--truth is what --precision rests on" in capsys.readouterr().err
+    assert curate_main([*by_truth, "--precision", "0.98"]) == 2
+    assert "more such masks are needed, of further images" in capsys.readouterr().err
+    assert curate_main([*by_truth, "--precision", "0.75", "--json"]) == 0
+    promise = json.loads(capsys.readouterr().out)["guarantee"]
+    assert 25 < promise["draws"] <= 100
+    assert promise["draws"] * 3 < promise["kept"]
+
     # A calibration that was learnt from the very images cannot vouch for itself.
     itself = Calibration.parse(to_bytes(calibrate(str(made.output), str(made.truth))), "c.json")
     apply(str(output), itself, str(tmp_path / "again"))
