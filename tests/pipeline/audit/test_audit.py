@@ -103,17 +103,6 @@ def test_from_audit_to_a_promise(
     assert np.mean(truly) >= 0.85  # 0.9 with confidence 0.9, of some hundred masks
     assert told["config"]["where"] == []
 
-    # True masks in place of verdicts: one mask of an image at most.
-    by_truth = [str(output), str(tmp_path / "true"), "--confidence", "0.9", "--truth", str(made.truth)]
-    assert curate_main(by_truth) == 2
-    assert "--truth is what --precision rests on" in capsys.readouterr().err
-    assert curate_main([*by_truth, "--precision", "0.98"]) == 2
-    assert "more such masks are needed, of further images" in capsys.readouterr().err
-    assert curate_main([*by_truth, "--precision", "0.75", "--json"]) == 0
-    promise = json.loads(capsys.readouterr().out)["guarantee"]
-    assert 25 < promise["draws"] <= 100
-    assert promise["draws"] * 3 < promise["kept"]
-
     # A calibration that was learnt from the very images cannot vouch for itself.
     itself = Calibration.parse(to_bytes(calibrate(str(made.output), str(made.truth))), "c.json")
     apply(str(output), itself, str(tmp_path / "again"))
@@ -140,6 +129,21 @@ def test_from_audit_to_a_promise(
     assert 0.5 < pair["same"] < 1
     assert audit_main([str(output), "--summary"]) == 0
     assert "Cohen's kappa" in capsys.readouterr().out
+
+
+def test_from_truth_to_a_promise(
+    scored: tuple[MadeDataset, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made, output = scored
+    by_truth = [str(output), str(tmp_path / "true"), "--confidence", "0.9", "--truth", str(made.truth)]
+    assert curate_main(by_truth) == 2
+    assert "--truth is what --precision rests on" in capsys.readouterr().err
+    assert curate_main([*by_truth, "--precision", "0.98"]) == 2
+    assert "more such masks are needed, of further images" in capsys.readouterr().err
+    assert curate_main([*by_truth, "--precision", "0.75", "--json"]) == 0
+    promise = json.loads(capsys.readouterr().out)["guarantee"]
+    assert 25 < promise["draws"] <= 100
+    assert promise["draws"] * 3 < promise["kept"]
 
 
 def masks(output: Path) -> list[dict[str, Any]]:

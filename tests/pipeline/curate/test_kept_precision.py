@@ -29,6 +29,6 @@ def test_draws_are_even_over_masks_and_one_an_image() -> None:
     assert len(found.kept(0.0)) == len(found.p)
 
     # Without its true mask a drawn mask is wrong, and the same masks are drawn at every call.
-    none = true_sample(dict.fromkeys(true, {}), population)
+    none = true_sample({image: {} for image in true}, population)
     assert (none.p == found.p).all()
     assert not none.right.any()
