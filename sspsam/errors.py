@@ -24,6 +24,9 @@
 
 from __future__ import annotations
 
+_LONGEST_CHARACTERS = 4000
+_KEPT_FIRST = 3000  # of them: names of files and flags stand there
+
 
 def one_line(error: BaseException) -> str:
     """What an error of a library says, as part of a message: on one line, its kind where it says nothing."""
@@ -34,6 +37,15 @@ class SSPSAMError(Exception):
     """Base of every error raised on purpose. The message names the file or flag and the mend."""
 
     kind = "error"
+
+    def __str__(self) -> str:
+        """The message; of one that repeats a vast value from a file or flag its beginning and its end."""
+        text = super().__str__()
+        left_out = len(text) - _LONGEST_CHARACTERS
+        if left_out <= 0:
+            return text
+        last = text[left_out + _KEPT_FIRST :]
+        return f"{text[:_KEPT_FIRST]} ... ({left_out:,} characters left out) ... {last}"
 
 
 class ConfigError(SSPSAMError, ValueError):

@@ -10,7 +10,7 @@ pycocotools 2.0.11 decodes runs that do not cover the mask to whatever memory he
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,18 @@ import numpy as np
 from sspsam.errors import DataError
 
 _LONGEST = 7  # characters of one run: 35 bits
+#: Pixels of an image: pycocotools counts them in 32 bits.
+MOST_PIXELS = 2**31 - 1
+#: Pixels of a mask's outline: pycocotools takes 80 bytes for each, without asking whether there are so many.
+_LONGEST_OUTLINE = 4_000_000
+
+
+def check_outline(rings: Iterable[Any]) -> None:
+    """Raises DataError unless the polygons (x, y, x, y, ... in pixels) can be drawn in bounded memory."""
+    points = [np.asarray(ring, np.float64).reshape(-1, 2) for ring in rings]
+    length = sum(float(np.abs(ring - np.roll(ring, 1, axis=0)).max(axis=1).sum()) for ring in points)
+    if not length <= _LONGEST_OUTLINE:  # nor NaN
+        raise DataError(f"its polygons are {length:.3g} pixels around: no outline of an object in an image")
 
 
 def check_rle(rle: Mapping[str, Any]) -> np.ndarray:

@@ -34,7 +34,7 @@ from pipeline.dataset.dataset_schema import (
 )
 from pipeline.sources.storage import filesystem, full_url, is_local
 from sspsam.errors import DataError
-from sspsam.images.image_places import ImagePlaces
+from sspsam.images.image_places import ImagePlaces, mapping
 from sspsam.schema import ADDED_SIGNALS, SIGNALS
 
 if TYPE_CHECKING:
@@ -227,7 +227,7 @@ class AnnotationDataset:
         """`_run.json`, or that of the dataset that another command read; empty if there is none."""
         names = ("_curation.json", "_agreement.json", "_calibration.json")
         made = next(filter(None, map(self.read_json, names)), {})
-        return self.read_json("_run.json") or made.get("run") or {}
+        return mapping(self.read_json("_run.json") or made.get("run"))
 
     def model(self) -> dict[str, Any]:
         """`model` of `run()`; empty where no manifest says it. Raises DataError if one is broken."""

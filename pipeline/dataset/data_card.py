@@ -26,6 +26,7 @@ from pipeline.dataset.croissant import metadata
 from pipeline.dataset.dataset_schema import DESCRIBED
 from pipeline.dataset.numerals import number
 from pipeline.dataset.store import Store
+from sspsam.images.image_places import mapping
 from sspsam.known_models import caveat
 from sspsam.schema import VERIFICATION_SIGNALS, annotation_schema
 from sspsam.storage.secrets import redact
@@ -73,12 +74,13 @@ def write_made_card(store: Store, command: Sequence[str], made: Mapping[str, Any
         counts.update({status: images, "samples": images, "phrases": phrases, "masks": masks})
         kinds.update({kind: images} if kind else {})
     run = dataset.run()
-    runs = run.get("runs") or [{"versions": {}}]
+    listed = run.get("runs") if isinstance(run.get("runs"), list) else []
+    runs = [{**one, "options": mapping(one.get("options"))} for one in map(mapping, listed)] or [{}]
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    last = {"started": now, "versions": runs[-1]["versions"]}
-    options = run.get("options", {}) | {name: made[name] for name in _MADE_FROM if made.get(name)}
+    last = {"started": now, "versions": mapping(runs[-1].get("versions"))}
+    options = mapping(run.get("options")) | {name: made[name] for name in _MADE_FROM if made.get(name)}
     said = facts(
-        {"model": run.get("model") or {}, "runs": [*runs, last], "options": options},
+        {"model": mapping(run.get("model")), "runs": [*runs, last], "options": options},
         {**{name: counts[name] for name in _COUNTED}, "kinds": kinds, "output": store.url},
         shlex.join(map(str, command)),
     )

@@ -32,7 +32,7 @@ import pyarrow.compute as pc
 from pipeline.dataset.annotation_dataset import AnnotationDataset, AnnotationFile
 from pipeline.dataset.dataset_schema import leaf_columns
 from sspsam.errors import ConfigError, SSPSAMError
-from sspsam.schema import ADDED_SIGNALS, SIGNALS
+from sspsam.schema import ADDED_SIGNALS, ANNOTATION_SCHEMA, SIGNALS
 
 #: Images read before they are inserted together.
 BATCH_IMAGES = 50_000
@@ -212,7 +212,11 @@ class Index:
         """The file's small columns, or what is wrong with it."""
         try:
             with self.dataset.open_file(file) as opened:
-                return opened.read(columns=leaf_columns(opened, _MASK_FIELDS, _IMAGE_COLUMNS))
+                table = opened.read(columns=leaf_columns(opened, _MASK_FIELDS, _IMAGE_COLUMNS))
+                for name in ("index", "width", "height"):  # other writers have other whole numbers
+                    place, kind = table.schema.get_field_index(name), ANNOTATION_SCHEMA.field(name).type
+                    table = table.set_column(place, name, table[name].cast(kind))
+                return table
         except SSPSAMError as error:
             return str(error)
 

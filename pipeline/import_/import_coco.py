@@ -27,7 +27,9 @@ from pipeline.dataset.destination import Destination
 from pipeline.dataset.image_bytes import in_batches, safe_name
 from pipeline.dataset.segmentations import segmentation_problem
 from pipeline.sources.flags import check_settings
+from sspsam.data.json_depth import Nested
 from sspsam.errors import ConfigError, DataError, one_line
+from sspsam.rle import MOST_PIXELS, check_outline
 from sspsam.schema import ANNOTATION_SCHEMA
 from sspsam.storage.local_paths import absolute
 
@@ -123,7 +125,7 @@ def _items(source: str, name: str, options: Mapping[str, Any]) -> Iterator[dict[
     found = False
     try:
         with fsspec.open(source, "rb", compression="infer", **options) as stream:
-            for item in ijson.items(stream, f"{name}.item", use_float=True):
+            for item in ijson.items(Nested(stream), f"{name}.item", use_float=True):
                 if not isinstance(item, dict):
                     raise DataError(f"{source}: {item!r:.80} in {name!r} is not as COCO has it")
                 found = True
@@ -145,7 +147,9 @@ def _images(
         try:
             name, width, height = str(one["file_name"]), int(one["width"]), int(one["height"])
             number = one["id"]
-        except (KeyError, TypeError, ValueError) as error:
+            if min(width, height) < 1 or width * height > MOST_PIXELS:
+                raise ValueError(f"not {width} x {height}")
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise DataError(
                 f"{source}: image {one!r:.80} needs id, file_name, width and height ({error})"
             ) from error
@@ -219,7 +223,7 @@ def _instances(
                     f"neither {config.phrase_field!r} nor a category of id {one.get('category_id')!r}"
                 )
             rle = read_segmentation(one.get("segmentation"), image["height"], image["width"])
-        except (ValueError, TypeError) as error:
+        except (DataError, ValueError, TypeError, OverflowError) as error:
             counts["instances_skipped"] += 1
             with skipped.open("a", encoding="utf-8") as lines:
                 lines.write(f"{json.dumps({'annotation': one.get('id'), 'reason': str(error)})}\n")
@@ -242,6 +246,7 @@ def read_segmentation(value: Any, height: int, width: int) -> str:
             raise ValueError("its polygons need x y pairs of three points at least")
         if not all(isinstance(side, int | float) for part in value for side in part):
             raise ValueError("its polygons are not of numbers")
+        check_outline(value)
         rle = coco_mask.merge(coco_mask.frPyObjects(value, height, width))
     elif isinstance(value, dict) and isinstance(value.get("counts"), list):
         runs = value["counts"]

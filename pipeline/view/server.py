@@ -178,14 +178,24 @@ def serve(config: ViewConfig, announce: Callable[[str], None]) -> None:
     uvicorn.Server(settings).run(sockets=[listener])
 
 
+class _JSON(JSONResponse):
+    """JSON in which the numbers that JSON does not have, of rows that no writer of ours made, are null."""
+
+    def render(self, content: Any) -> bytes:
+        try:
+            return super().render(content)
+        except ValueError:
+            return super().render(json.loads(json.dumps(content), parse_constant=lambda _: None))
+
+
 def _answered(work: Callable[[], Response]) -> Response:
     """The response of `work`, or its error as JSON {"error": sentence}."""
     try:
         return work()
     except (ConfigError, DataError) as error:
-        return JSONResponse({"error": str(error)}, 400)
+        return _JSON({"error": str(error)}, 400)
     except (SSPSAMError, OSError) as error:
-        return JSONResponse({"error": str(error) or type(error).__name__}, 422)
+        return _JSON({"error": str(error) or type(error).__name__}, 422)
 
 
 def _state(viewer: Viewer, _: Request) -> Response:
@@ -197,7 +207,7 @@ def _state(viewer: Viewer, _: Request) -> Response:
     statuses = dict(query("select status, count(*) from images group by 1"))
     shards = query(f"select distinct shard from images order by 1 limit {_SHARDS_LISTED}")
     masks = query("select count(*), count(*) filter (has_target) from masks")[0]
-    return JSONResponse(
+    return _JSON(
         {
             "dataset": viewer.dataset.url,
             "run": viewer.run,
@@ -220,7 +230,7 @@ def _cards(viewer: Viewer, request: Request) -> Response:
     query = Query.parse(request.query_params)
     cards = viewer.cards(find_hits(viewer.index, query))
     total = count_hits(viewer.index, query)
-    return JSONResponse({"total": total, "offset": query.offset, "cards": cards})
+    return _JSON({"total": total, "offset": query.offset, "cards": cards})
 
 
 def _one_card(viewer: Viewer, request: Request) -> Response:
@@ -233,7 +243,7 @@ def _one_card(viewer: Viewer, request: Request) -> Response:
     image = int(found[0][0])
     verdicts = viewer.reviews.of_images([image]).get(image, {})
     row = viewer.rows.read([image])[0]
-    return JSONResponse({**card(row, verdicts), "hits": [], "value": None})
+    return _JSON({**card(row, verdicts), "hits": [], "value": None})
 
 
 def _audit(viewer: Viewer, _: Request) -> Response:
@@ -249,7 +259,7 @@ def _audit(viewer: Viewer, _: Request) -> Response:
         if audit.name == viewer.config.audit
         for row in audit.rows.to_pylist()
     ]
-    return JSONResponse(queue)
+    return _JSON(queue)
 
 
 def _phrases(viewer: Viewer, request: Request) -> Response:
@@ -262,13 +272,13 @@ def _phrases(viewer: Viewer, request: Request) -> Response:
         "group by phrase, first order by first desc, n desc, phrase limit 12",
         [text, text],
     )
-    return JSONResponse([{"phrase": phrase, "count": count} for phrase, count in rows])
+    return _JSON([{"phrase": phrase, "count": count} for phrase, count in rows])
 
 
 def _histogram(viewer: Viewer, request: Request) -> Response:
     parameters = dict(request.query_params)
     measure = parameters.pop("measure", "score")
-    return JSONResponse(histogram(viewer.index, Query.parse(parameters), measure))
+    return _JSON(histogram(viewer.index, Query.parse(parameters), measure))
 
 
 def _attention(viewer: Viewer, request: Request) -> Response:
@@ -277,7 +287,7 @@ def _attention(viewer: Viewer, request: Request) -> Response:
     except ValueError:
         raise DataError("image must be an id") from None
     phrase = request.query_params.get("phrase", "")
-    return JSONResponse(viewer.attention.maps(image, phrase))
+    return _JSON(viewer.attention.maps(image, phrase))
 
 
 def _picture(viewer: Viewer, request: Request) -> Response:
@@ -306,4 +316,4 @@ def _store(viewer: Viewer, body: bytes) -> Response:
     except (ValueError, KeyError, TypeError) as error:
         raise DataError('send {"verdicts": [{"shard", "key", "phrase", "verdict"}]}') from error
     path = viewer.reviews.write(verdicts)
-    return JSONResponse({"stored": len(verdicts), "file": path, "verdicts": viewer.reviews.counts()})
+    return _JSON({"stored": len(verdicts), "file": path, "verdicts": viewer.reviews.counts()})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from math import prod
 from typing import Any
 
 from sspsam.data.annotations import read_annotations
@@ -16,6 +17,7 @@ from sspsam.data.phrasecut import read_phrasecut
 from sspsam.data.records import ImageRef, Record, Segmentation, group_by_image
 from sspsam.data.refer import read_grefcoco, read_refer
 from sspsam.errors import ConfigError, DataError, SSPSAMError, one_line
+from sspsam.rle import MOST_PIXELS
 from sspsam.storage.local_paths import absolute
 
 #: format -> reader. `--format` of evaluate and train takes these names.
@@ -48,7 +50,14 @@ def read_records(config: DataConfig) -> Iterator[Record]:
 def _checked(config: DataConfig, records: Iterator[Record]) -> Iterator[Record]:
     """The records; what a reader meets that its format does not have is an error of the data."""
     try:
-        yield from records
+        for record in records:
+            sides = [side for side in (record.height, record.width) if side is not None]
+            if not all(isinstance(side, int) and side > 0 for side in sides) or prod(sides) > MOST_PIXELS:
+                raise DataError(
+                    f"{config.dataset}: the image of record {record.key} cannot have the size "
+                    f"{record.width} x {record.height}: mend it or take the record out"
+                )
+            yield record
     except SSPSAMError:
         raise
     except (

@@ -21,6 +21,7 @@ from sspsam.data.benchmark_files import (
     stream_json,
 )
 from sspsam.data.data_config import DataConfig
+from sspsam.data.json_depth import Nested
 from sspsam.data.records import ImageRef, Record, Segmentation
 from sspsam.errors import DataError, one_line
 
@@ -142,7 +143,9 @@ def _split_names(path: str, options: dict[str, Any]) -> list[str]:
     try:
         with opened(path, options) as handle:
             return [
-                value for prefix, event, value in ijson.parse(handle) if prefix == "" and event == "map_key"
+                value
+                for prefix, event, value in ijson.parse(Nested(handle))
+                if prefix == "" and event == "map_key"
             ]
     except ijson.JSONError as error:
         raise DataError(f"{path} is not whole JSON ({one_line(error)}): fetch it again") from error

@@ -9,6 +9,7 @@ from typing import Any
 import fsspec
 import ijson
 
+from sspsam.data.json_depth import Nested
 from sspsam.errors import DataError, one_line
 from sspsam.storage.storage_options import options_for
 
@@ -91,7 +92,7 @@ def stream_json(
     """
     try:
         with opened(path, storage_options) as handle:
-            yield from ijson.items(handle, prefix, use_float=True)
+            yield from ijson.items(Nested(handle), prefix, use_float=True)
     except ijson.JSONError as error:
         raise DataError(f"{path} is not whole JSON ({one_line(error)}): fetch it again") from error
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from tokenize import TokenError
 from typing import Any, Literal
 
 import numpy as np
@@ -13,7 +14,7 @@ from pycocotools import mask as coco_mask
 
 from sspsam.data.benchmark_files import read_bytes
 from sspsam.errors import DataError, one_line
-from sspsam.rle import check_rle
+from sspsam.rle import check_outline, check_rle
 
 Rasteriser = Literal["coco", "phrasecut"]
 
@@ -87,10 +88,12 @@ class Segmentation:
         """
         parts = [self._check(rle, height, width) for rle in self.rles]
         if self.rings:
+            points = [np.frombuffer(ring, "<f8").reshape(-1, 2) for ring in self.rings]
+            check_outline(points)
             if self.rasteriser == "phrasecut":
-                parts.append(_encode(_draw(self.rings, height, width)))
+                parts.append(_encode(_draw(points, height, width)))
             else:
-                flat = [np.frombuffer(ring, "<f8").tolist() for ring in self.rings]
+                flat = [ring.reshape(-1).tolist() for ring in points]
                 parts.extend(coco_mask.frPyObjects(flat, height, width))
         if self.file is not None:
             parts.append(_encode(_load(self.file, height, width, storage_options)))
@@ -205,8 +208,8 @@ def _load(file: str, height: int, width: int, storage_options: dict[str, Any] | 
     data = read_bytes(file, storage_options)
     try:
         array = np.load(io.BytesIO(data), allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise DataError(f"{file} is no mask ({error}): make it again") from error
+    except (ValueError, EOFError, SyntaxError, TokenError) as error:  # its header is Python's text
+        raise DataError(f"{file} is no mask ({one_line(error)}): make it again") from error
     if array.shape not in ((height, width), (height, width, 1)):
         found = " x ".join(map(str, array.shape[1::-1] + array.shape[2:]))
         raise DataError(
@@ -216,12 +219,11 @@ def _load(file: str, height: int, width: int, storage_options: dict[str, Any] | 
     return np.asarray(array.reshape(height, width) > 0)
 
 
-def _draw(rings: Sequence[bytes], height: int, width: int) -> np.ndarray:
+def _draw(rings: Sequence[np.ndarray], height: int, width: int) -> np.ndarray:
     """PhraseCut's own drawing (VGPhraseCut `data_transfer.polygons_to_mask`): truncated vertices,
     outline and inside set, polygons united."""
     canvas = Image.new("L", (width, height), 0)
     pen = ImageDraw.Draw(canvas)
     for ring in rings:
-        points = np.frombuffer(ring, "<f8").reshape(-1, 2).astype(np.int64)
-        pen.polygon([(int(x), int(y)) for x, y in points], outline=1, fill=1)
+        pen.polygon([(int(x), int(y)) for x, y in ring], outline=1, fill=1)
     return np.asarray(canvas, dtype=bool)

@@ -62,11 +62,11 @@ class ImagePlaces:
             filter(None, map(read_json, ("_curation.json", "_agreement.json", "_calibration.json"))), {}
         )
         imported = read_json("_import.json") or {}
-        run = _mapping(read_json("_run.json") or made.get("run"))
-        saved = _mapping(made.get("image_places"))
-        given = [_mapping(_mapping(start).get("options")).get("input") for start in _list(run, "runs")[-1:]]
+        run = mapping(read_json("_run.json") or made.get("run"))
+        saved = mapping(made.get("image_places"))
+        given = [mapping(mapping(start).get("options")).get("input") for start in _list(run, "runs")[-1:]]
         base = next(iter(_texts([saved.get("base"), run.get("image_root"), *given])), None)
-        urls = [_mapping(shard).get("url") for shard in _list(run, "inputs")]
+        urls = [mapping(shard).get("url") for shard in _list(run, "inputs")]
         kept = [_texts(pair) for pair in _list(saved, "moved") if isinstance(pair, list)]
         found = cls.of(roots, base, _texts([*urls, base, imported.get("images_at"), *_list(saved, "places")]))
         return replace(
@@ -142,7 +142,7 @@ def _normal(url: str) -> str:
 
 def _below(url: str, places: frozenset[str]) -> bool:
     """Whether `url` is one of the places (each `_normal`) or lies in one."""
-    if "::" in url or "\\" in url:  # fsspec's chains open what stands behind the first part
+    if "::" in url or "\\" in url or "\0" in url:  # fsspec's chains open what stands behind the first part
         return False
     parts = unquote(url).replace("\\", "/").split("/")
     if ".." in parts:
@@ -161,8 +161,9 @@ def _with_parents(normal: str) -> Iterator[str]:
     yield f"{protocol}://"
 
 
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
+def mapping(value: object) -> dict[str, Any]:
+    """A JSON object of a manifest; {} for what is none."""
+    return value if isinstance(value, dict) else {}
 
 
 def _list(values: Mapping[str, Any], name: str) -> list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import pickle
 import shutil
@@ -10,17 +11,26 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from jobs.cli import main
 from pipeline.curate.predicate import parse_predicate
+from pipeline.dataset.annotation_dataset import open_dataset
 from pipeline.dataset.dataset_schema import CURATED_SCHEMA
+from pipeline.dataset.phrase_index import Index
 from pipeline.dataset.phrase_rows import batch_schema
+from pipeline.import_.import_coco import read_segmentation
+from pipeline.view.server import _JSON
 from sspsam.checkpoint import load_config, read_weights
-from sspsam.data import DataConfig, read_records
+from sspsam.data import DataConfig, Segmentation, read_records
+from sspsam.data.benchmark_files import stream_json
+from sspsam.data.json_depth import Nested
 from sspsam.errors import CheckpointError, ConfigError, DataError, SSPSAMError
 from sspsam.language import tokenizer
 from sspsam.rle import check_rle
@@ -126,6 +136,87 @@ def test_training_data_names_the_damaged_file(tmp_path: Path) -> None:
 def test_predicates_that_broke_the_parser(text: str) -> None:
     with pytest.raises(ConfigError, match="--where"):
         parse_predicate(text, batch_schema(CURATED_SCHEMA))
+
+
+def test_a_message_that_would_repeat_a_vast_value_is_cut() -> None:
+    with pytest.raises(ConfigError, match="--where") as caught:
+        parse_predicate("phrase = '" + "x" * 200_000, batch_schema(CURATED_SCHEMA))
+    assert len(str(caught.value)) < 5000
+    assert str(caught.value).endswith("unterminated string literal")
+    assert "characters left out" in str(caught.value)
+
+
+@pytest.mark.parametrize("text", [b"[" * 100_000, b'{"a":' * 50_000, b"[1," * 2000])
+def test_json_that_nests_without_end_is_refused(tmp_path: Path, text: bytes) -> None:
+    """The parser keeps the path of each level: it took 25 GB."""
+    (tmp_path / "instances.json").write_bytes(text)
+    with pytest.raises(DataError, match=r"instances\.json is not whole JSON .*nests deeper"):
+        list(stream_json(str(tmp_path / "instances.json")))
+
+
+@given(
+    st.recursive(
+        st.text('a[]{}"\\') | st.none(), lambda one: st.lists(one) | st.dictionaries(st.text('"{'), one)
+    )
+)
+def test_strings_do_not_count_as_nesting(tree: Any) -> None:
+    data = json.dumps(tree).encode()
+    stream = Nested(io.BytesIO(data))
+    assert b"".join(iter(lambda: stream.read(3), b"")) == data
+    assert stream._depth == 0
+
+
+@pytest.mark.parametrize("corner", [2.0**63, float("nan"), 3e38])
+def test_outlines_that_no_image_holds_are_refused(corner: float) -> None:
+    """pycocotools draws each pixel of an outline into memory: it was killed, or died of a wild pointer."""
+    outline = Segmentation.from_polygons([[0, 0, corner, 3, 5, 9]])
+    with pytest.raises(DataError, match="pixels around"):
+        outline.rle(72, 96)
+    with pytest.raises(DataError, match="pixels around"):
+        read_segmentation([[0, 0, corner, 3, 5, 9]], 72, 96)
+
+
+@pytest.mark.parametrize("height", ["72", -1, 2**40])
+def test_sizes_that_no_image_has_name_the_benchmark(tmp_path: Path, height: Any) -> None:
+    truth = instances()
+    for image in truth["images"]:
+        image["height"] = height
+        (tmp_path / image["file_name"]).touch()
+    (tmp_path / "refs(unc).p").write_bytes(pickle.dumps(refer_refs()))
+    (tmp_path / "instances.json").write_text(json.dumps(truth))
+    with pytest.raises(DataError, match=rf"{tmp_path}: .* cannot have the size"):
+        list(read_records(DataConfig(str(tmp_path), "refer", split="train", images=str(tmp_path))))
+
+
+def test_a_mask_file_with_a_damaged_header(tmp_path: Path) -> None:
+    np.save(tmp_path / "1.npy", np.zeros((72, 96), np.uint8))
+    data = bytearray((tmp_path / "1.npy").read_bytes())
+    data[20] = 0
+    (tmp_path / "1.npy").write_bytes(data)
+    with pytest.raises(DataError, match=r"1\.npy is no mask"):
+        Segmentation(file=str(tmp_path / "1.npy")).rle(72, 96)
+
+
+def test_manifests_and_references_of_another_form(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = make_dataset(tmp_path, images=6, shards=1).output
+    path = output / "annotations/shard-0000/00000.parquet"
+    _rewrite(path, lambda row: row["image_ref"].update(url="/etc/\0passwd"))
+    table = pq.read_table(path)
+    place = table.schema.get_field_index("height")
+    pq.write_table(table.set_column(place, "height", table["height"].cast(pa.int64())), path)
+    (output / "_run.json").write_text('{"runs": [3, {"options": 3}], "options": 3, "model": "x"}')
+    assert main(["curate", str(output), str(tmp_path / "cut"), "--workers", "1"]) == 0
+    index = Index(open_dataset(str(output)))
+    index.refresh()
+    assert index.progress().problems == ()
+    with pytest.raises(DataError, match="is not followed"):
+        open_dataset(str(output)).image_places.admit({"url": "/etc/\0passwd", "member": None})
+
+
+def test_numbers_that_json_does_not_have_are_null_in_the_viewer() -> None:
+    assert (
+        _JSON({"score": float("nan"), "box": [1.5, float("inf")]}).body == b'{"score":null,"box":[1.5,null]}'
+    )
 
 
 def test_json_errors_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
