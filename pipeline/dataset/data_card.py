@@ -74,8 +74,9 @@ def write_made_card(store: Store, command: Sequence[str], made: Mapping[str, Any
         counts.update({status: images, "samples": images, "phrases": phrases, "masks": masks})
         kinds.update({kind: images} if kind else {})
     run = dataset.run()
-    listed = run.get("runs") if isinstance(run.get("runs"), list) else []
-    runs = [{**one, "options": mapping(one.get("options"))} for one in map(mapping, listed)] or [{}]
+    listed = run.get("runs")
+    starts = map(mapping, listed if isinstance(listed, list) else [])
+    runs = [{**one, "options": mapping(one.get("options"))} for one in starts] or [{}]
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
     last = {"started": now, "versions": mapping(runs[-1].get("versions"))}
     options = mapping(run.get("options")) | {name: made[name] for name in _MADE_FROM if made.get(name)}
