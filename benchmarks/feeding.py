@@ -35,6 +35,7 @@ from sspsam.images.decoding import MAX_PIXELS, decode_reduced, difference_hash
 from sspsam.images.geometry import Geometry
 from sspsam.images.preprocess import resize_decoded
 from sspsam.inference.masks import draw_masks, finish_masks
+from sspsam.inference.square_scores import SquareScores, places, score_squares
 from sspsam.modeling.model import ImageFeatures
 from sspsam.modeling.ssp_encoder import SemanticSpatialPrompt
 
@@ -138,15 +139,14 @@ def stages(photo: bytes, folder: Path, decode: str) -> dict[str, float]:
     side = config.sam.image_size if decode == "reduced" else None
     decoded = decode_reduced(photo, MAX_PIXELS, side)
     geometry = Geometry.of(decoded.width, decoded.height, config)
-    grid, width = config.clip.grid**2, 8
-    draw = functools.partial(
-        draw_masks,
-        made_up_logits(config.sam.image_size // 4),
-        geometry,
-        config.score_size,
-        torch.ones(grid, width),
-        torch.ones(PHRASES, width),
-    )
+    where = places([geometry], config.score_size, 1)
+    logits, slots = made_up_logits(config.sam.image_size // 4), torch.zeros(PHRASES, dtype=torch.long)
+    tokens, sentences = torch.ones(1, 1 + config.clip.grid**2, 8), torch.ones(PHRASES, 8)
+
+    def draw() -> Any:
+        scores = SquareScores(*score_squares(config, logits, where, tokens, sentences, slots))
+        return draw_masks(scores, slice(PHRASES), geometry, keep_square=False)
+
     drawn = draw()
     names = [f"phrase {i}" for i in range(PHRASES)]
     encode = functools.partial(

@@ -171,16 +171,17 @@ class Geometry:
         side, so that for a mask `m` (score_size, score_size) in {0, 1} the share of every patch
         that lies under it is `rows @ m @ columns.T`, exactly. Padding overlaps nothing.
         """
-        clip, sam = self.clip, self.sam
-        axes = (
-            (clip.top, clip.resized_height, sam.resized_height),
-            (clip.left, clip.resized_width, sam.resized_width),
-        )
-        rows, columns = (
-            _overlap(clip.size, grid, start, clip_side, sam_side * score_size / sam.size, score_size)
-            for start, clip_side, sam_side in axes
-        )
+        spans = torch.tensor(self.spans(score_size), dtype=torch.float64)
+        rows, columns = patch_overlaps(spans, self.clip.size, grid, score_size)
         return rows, columns
+
+    def spans(self, score_size: int) -> list[tuple[float, float, float]]:
+        """Of the image, by axis (y, x): first pixel and side in the CLIP square, side in the score square."""
+        clip, sam = self.clip, self.sam
+        return [
+            (clip.top, clip.resized_height, sam.resized_height * score_size / sam.size),
+            (clip.left, clip.resized_width, sam.resized_width * score_size / sam.size),
+        ]
 
 
 def logits_to_square(logits: torch.Tensor, image_size: int, score_size: int) -> torch.Tensor:
@@ -229,19 +230,19 @@ def box_iou(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return torch.where(union > 0, intersection / union.clamp_min(torch.finfo(a.dtype).tiny), 0)
 
 
-def _overlap(
-    square: int, grid: int, start: int, clip_side: int, scored_side: float, score_size: int
-) -> torch.Tensor:
-    """(grid, score_size): share of a patch's side under each score pixel, along one axis.
+def patch_overlaps(spans: torch.Tensor, square: int, grid: int, score_size: int) -> torch.Tensor:
+    """(..., grid, score_size) float32: share of a patch's side under each score pixel, along one axis.
 
-    The image covers [start, start + clip_side] of the CLIP square and [0, scored_side] of the score
-    square; score pixels beyond `scored_side` are padding.
+    Args:
+        spans: (..., 3) float64, as `Geometry.spans` has them. Score pixels beyond the third are padding.
+        square: side of the CLIP square.
     """
-    edges = torch.arange(score_size + 1, dtype=torch.float64).clamp_max(scored_side)
-    edges = start + edges * (clip_side / scored_side)
-    patches = torch.arange(grid + 1, dtype=torch.float64) * (square / grid)
-    high = torch.minimum(edges[None, 1:], patches[1:, None])
-    low = torch.maximum(edges[None, :-1], patches[:-1, None])
+    start, clip_side, scored_side = (one[..., None] for one in spans.unbind(-1))
+    steps = torch.arange(score_size + 1, dtype=torch.float64, device=spans.device)
+    edges = start + torch.minimum(steps, scored_side) * (clip_side / scored_side)
+    patches = torch.arange(grid + 1, dtype=torch.float64, device=spans.device) * (square / grid)
+    high = torch.minimum(edges[..., None, 1:], patches[1:, None])
+    low = torch.maximum(edges[..., None, :-1], patches[:-1, None])
     return ((high - low).clamp_min(0) * (grid / square)).float()
 
 

@@ -14,20 +14,17 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from pycocotools import mask as coco_mask
 
-from sspsam.images.geometry import Geometry, box_iou, resize, xywh_to_xyxy, xyxy_to_xywh
+from sspsam.images.geometry import Geometry, box_iou, xywh_to_xyxy, xyxy_to_xywh
 from sspsam.inference.rle_threads import encode_columns
-from sspsam.inference.transfers import to_device, to_host
+from sspsam.inference.square_scores import SquareScores
+from sspsam.inference.transfers import to_host
 
 #: COCO's compressed RLE: {"size": [height, width], "counts": str}.
 RLE: TypeAlias = "dict[str, Any]"
 #: x, y, width, height in pixels of the original image; x, y is the top left corner (COCO).
 Box: TypeAlias = "tuple[float, float, float, float]"
-
-#: Offset of SAM's stability score, logits (segment-anything, `calculate_stability_score`).
-STABILITY_OFFSET = 1.0
 
 
 @dataclass(frozen=True)
@@ -78,53 +75,24 @@ class DrawnMasks:
     square: np.ndarray | None  # (N, K, K) bool, columns first
 
 
-def draw_masks(
-    mask_logits: torch.Tensor,
-    geometry: Geometry,
-    score_size: int,
-    patches: torch.Tensor,
-    sentences: torch.Tensor,
-    keep_square: bool = False,
-) -> DrawnMasks:
-    """Masks and signals of N phrases of one image, on the device of the logits.
+def draw_masks(scores: SquareScores, members: slice, geometry: Geometry, keep_square: bool) -> DrawnMasks:
+    """Masks of one image over its pixels, drawn on the device of the logits, on their way to the host.
 
     Args:
-        mask_logits: (N, L, L) float32 over the padded SAM square.
+        scores: of phrases of any images; its `target_pixels` and `signals` are on the host, or on their way.
+        members: the N phrases.
         geometry: of the image.
-        score_size: K, side of the score square.
-        patches: (G*G, E) the image's CLIP patch tokens, not normalised.
-        sentences: (N, E).
         keep_square: hand back the masks in the score square too.
     """
-    frame = geometry.sam.transposed()
-    padded = resize(mask_logits.transpose(1, 2), (frame.size, frame.size))
-    masks = frame.square_to_original(padded) > 0
-    square = resize(padded, (score_size, score_size))
-    rows, columns = frame.inside(score_size)
-    shown = square[:, :rows, :columns]
-    positive = shown > 0
-    pixels = positive.sum(dim=(1, 2))
-    probability = (shown.sigmoid() * positive).sum(dim=(1, 2)) / pixels
-    wide = (shown > -STABILITY_OFFSET).sum(dim=(1, 2))
-    stability = (shown > STABILITY_OFFSET).sum(dim=(1, 2)) / wide
-    nothing = pixels == 0
-    drawn = square > 0
-    signals = to_host(
-        torch.stack(
-            [
-                probability.masked_fill(nothing, math.nan),
-                stability.masked_fill(nothing, math.nan),
-                _clip_score(drawn, geometry, patches, sentences).masked_fill(nothing, math.nan),
-            ]
-        )
-    )
+    masks = geometry.sam.transposed().square_to_original(scores.logits[members]) > 0
+    score, stability, clip_score = scores.signals[:, members]
     return DrawnMasks(
         masks=to_host(masks).numpy(),
-        target_pixels=to_host(drawn.sum(dim=(1, 2))),
-        score=signals[0],
-        stability=signals[1],
-        clip_score=signals[2],
-        square=to_host(drawn).numpy() if keep_square else None,
+        target_pixels=scores.target_pixels[members],
+        score=score,
+        stability=stability,
+        clip_score=clip_score,
+        square=to_host(scores.drawn[members]).numpy() if keep_square else None,
     )
 
 
@@ -208,18 +176,6 @@ def decode_rle(rle: RLE) -> np.ndarray:
     counts = rle["counts"]
     counts = counts.encode("ascii") if isinstance(counts, str) else counts
     return coco_mask.decode({"size": list(rle["size"]), "counts": counts}).astype(bool)
-
-
-def _clip_score(
-    drawn: torch.Tensor, geometry: Geometry, patches: torch.Tensor, sentences: torch.Tensor
-) -> torch.Tensor:
-    """(N,) cosine of each sentence and the mean of the unit patch tokens, weighted by their cover."""
-    grid = math.isqrt(len(patches))
-    rows, columns = geometry.patch_overlap(grid, drawn.shape[-1])
-    rows, columns = to_device(rows, drawn.device), to_device(columns, drawn.device)
-    cover = columns @ drawn.float() @ rows.T  # `drawn` has columns first
-    pooled = cover.transpose(1, 2).flatten(1) @ F.normalize(patches.float(), dim=-1)
-    return F.cosine_similarity(pooled, sentences.float(), dim=-1)
 
 
 def _as_text(rle: RLE) -> RLE:

@@ -17,6 +17,7 @@ from sspsam.images.geometry import Geometry
 from sspsam.inference.drafts import Draft, Task
 from sspsam.inference.masks import DrawnMasks, draw_masks, finish_masks, flagged_mask
 from sspsam.inference.memory import BatchSize, run_halving
+from sspsam.inference.square_scores import SquareScores, places, score_squares
 from sspsam.inference.stopwatch import Stopwatch
 from sspsam.inference.text_cache import EncodedPhrases
 from sspsam.inference.transfers import copied, to_device, to_host
@@ -38,9 +39,9 @@ class _Decoded:
     """What the model says of N phrases."""
 
     mask_logits: torch.Tensor  # (N, L, L)
-    sentences: torch.Tensor  # (N, E)
-    predicted_iou: torch.Tensor  # (N,), on the CPU
-    boxes: torch.Tensor  # (N, 4) cxcywh relative to the CLIP square, on the CPU
+    predicted_iou: torch.Tensor  # (N,), on the CPU, like the next, and of the last all but the maps
+    boxes: torch.Tensor  # (N, 4) cxcywh relative to the CLIP square
+    scores: SquareScores
 
 
 class PhraseRunner:
@@ -52,10 +53,13 @@ class PhraseRunner:
         self._config = config
         self._threads = ThreadPoolExecutor(config.threads, thread_name_prefix="sspsam-rle")
         self._stopwatch = stopwatch
-        self._batch = BatchSize(config.phrases_per_batch)
+        self._budget = config.upsample_mib << 20
+        each = 4 * (
+            model.config.sam.image_size**2 + 4 * model.config.score_size**2
+        )  # bytes, see `score_squares`
+        self._batch = BatchSize(max(1, min(config.phrases_per_batch, self._budget // each)))
         least = config.min_target_pixels
         self._min_target_pixels = model.config.min_target_pixels if least is None else least
-        self._budget = config.upsample_mib << 20
         self._waiting: deque[tuple[int, Future[None]]] = deque()  # bytes of masks, their encoding
         self._answer = Graphed(partial(_answer, model)) if config.compiled else partial(_answer, model)
 
@@ -80,7 +84,9 @@ class PhraseRunner:
         """
         futures: list[Future[None]] = []
         drawn_masks: list[tuple[int, Callable[[], None]]] = []
-        decode = partial(self._decode, features, encoded)
+        geometries = [draft.geometry for draft in drafts]
+        where = places(geometries, self._model.config.score_size, len(features.clip_tokens))
+        decode = partial(self._decode, features, to_device(where, features.clip_tokens.device), encoded)
         checks = Checks(self._verifier, drafts, features, images) if self._verifier else None
         for part, decoded in run_halving(decode, tasks, self._batch):
             if isinstance(decoded, OutOfMemoryError):
@@ -91,7 +97,7 @@ class PhraseRunner:
                     checks.see(part, decoded.mask_logits)
             for slot, group in groupby(range(len(part)), key=lambda i: part[i].slot):
                 members, draft = list(group), drafts[slot]
-                draw = partial(self._draw, draft.geometry, features.clip_tokens[slot], decoded)
+                draw = partial(self._draw, draft.geometry, decoded)
                 batch = BatchSize(self._masks_at_a_time(draft.geometry))
                 for some, drawn in run_halving(draw, members, batch):
                     if isinstance(drawn, OutOfMemoryError):
@@ -129,7 +135,13 @@ class PhraseRunner:
                 self._waiting.popleft()[1].exception()  # the caller that requested these masks raises it
         return futures
 
-    def _decode(self, features: ImageFeatures, encoded: EncodedPhrases, tasks: Sequence[Task]) -> _Decoded:
+    def _decode(
+        self,
+        features: ImageFeatures,
+        where: torch.Tensor,
+        encoded: EncodedPhrases,
+        tasks: Sequence[Task],
+    ) -> _Decoded:
         device = features.clip_tokens.device
         self._stopwatch.add("phrases", len(tasks))
         self._stopwatch.add("phrase_slots", self._batch.size)
@@ -139,27 +151,16 @@ class PhraseRunner:
             slots = to_device([task.slot for task in tasks] + padding, device)
             text = encoded.features.take(to_device([task.row for task in tasks] + padding, device))
             parts = [getattr(text, item.name) for item in fields(text)]
-            answers = self._answer(features.clip_tokens, features.sam_embedding, slots, *parts)
-            logits, predicted_iou, boxes = (one[: len(tasks)] for one in answers)
-        return _Decoded(logits, text.sentence, to_host(predicted_iou), to_host(boxes))
+            answers = self._answer(features.clip_tokens, features.sam_embedding, where, slots, *parts)
+            logits, predicted_iou, boxes, padded, drawn, target_pixels, signals = answers
+        members = slice(len(tasks))
+        scores = SquareScores(padded, drawn, to_host(target_pixels), to_host(signals))
+        return _Decoded(logits[members], to_host(predicted_iou)[members], to_host(boxes)[members], scores)
 
-    def _draw(
-        self,
-        geometry: Geometry,
-        clip_tokens: torch.Tensor,
-        decoded: _Decoded,
-        members: Sequence[int],
-    ) -> DrawnMasks:
+    def _draw(self, geometry: Geometry, decoded: _Decoded, members: Sequence[int]) -> DrawnMasks:
         with self._stopwatch.on_device("rle"):
-            rows = to_device(members, decoded.mask_logits.device)
-            return draw_masks(
-                decoded.mask_logits[rows],
-                geometry,
-                self._model.config.score_size,
-                clip_tokens[1:],
-                decoded.sentences[rows],
-                keep_square=self._config.square_masks,
-            )
+            some = slice(members[0], members[-1] + 1)  # the phrases of an image stand together
+            return draw_masks(decoded.scores, some, geometry, self._config.square_masks)
 
     def _finish(
         self,
@@ -183,9 +184,8 @@ class PhraseRunner:
             draft.masks[task.position] = mask
 
     def _masks_at_a_time(self, geometry: Geometry) -> int:
-        """How many masks of an image are drawn at once: float logits and bools at every size."""
-        square, score = geometry.sam.size**2, self._model.config.score_size**2
-        each = 4 * (2 * square + 4 * score) + 5 * geometry.width * geometry.height
+        """How many masks of an image are drawn at once: logits cut out and resized, and bools."""
+        each = 4 * self._model.config.sam.image_size**2 + 5 * geometry.width * geometry.height
         return max(1, self._budget // each)
 
 
@@ -193,16 +193,20 @@ def _answer(
     model: SSPSAM,
     clip_tokens: torch.Tensor,
     embedding: torch.Tensor,
+    where: torch.Tensor,
     slots: torch.Tensor,
     *text: torch.Tensor,
 ) -> Tensors:
-    """Mask logits (N, L, L), predicted IoU (N,) and boxes (N, 4) of N phrases, float32."""
+    """Mask logits (N, L, L), predicted IoU (N,), boxes (N, 4) and `score_squares` of N phrases, float32."""
     from sspsam.modeling.model import ImageFeatures
     from sspsam.modeling.ssp_encoder import TextFeatures
 
-    prompt = model.prompt(ImageFeatures(clip_tokens, embedding), TextFeatures(*text), slots)
+    features = TextFeatures(*text)
+    prompt = model.prompt(ImageFeatures(clip_tokens, embedding), features, slots)
     logits, predicted_iou = model.decode(embedding, prompt.prompts, slots)
-    return logits.float(), predicted_iou.float(), prompt.boxes.float()
+    logits = logits.float()
+    scores = score_squares(model.config, logits, where, clip_tokens, features.sentence, slots)
+    return logits, predicted_iou.float(), prompt.boxes.float(), *scores
 
 
 def _after(wait: Callable[[], None] | None, job: Callable[[], None]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from sspsam.inference.masks import STABILITY_OFFSET
+from sspsam.inference.square_scores import STABILITY_OFFSET
 from sspsam.open_models.protocol import Drawing
 
 

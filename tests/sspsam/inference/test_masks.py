@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,8 +15,17 @@ from pycocotools import mask as coco_mask
 
 from sspsam.images.geometry import Geometry, logits_to_square
 from sspsam.inference.masks import decode_rle, draw_masks, encode_rle, finish_masks, flagged_mask
+from sspsam.inference.square_scores import SquareScores, places, score_squares
+from sspsam.model_config import SSPSAMConfig
 
 CLIP, SAM, LOGITS, SCORE, GRID = 112, 256, 64, 128, 7
+_TINY = SSPSAMConfig.preset("tiny")
+CONFIG = replace(
+    _TINY,
+    clip=replace(_TINY.clip, image_size=CLIP, patch_size=CLIP // GRID),
+    sam=replace(_TINY.sam, image_size=SAM),
+    score_size=SCORE,
+)
 
 
 def blobs(number: int, seed: int) -> torch.Tensor:
@@ -33,10 +43,14 @@ def test_signals_equal_their_definitions(width: int, height: int, seed: int) -> 
     geometry = Geometry.fit(width, height, CLIP, SAM)
     logits = blobs(4, seed)
     generator = torch.Generator().manual_seed(seed)
-    patches = torch.randn(GRID * GRID, 16, generator=generator)
+    tokens = torch.randn(2, 1 + GRID * GRID, 16, generator=generator)
     sentences = torch.randn(4, 16, generator=generator)
     boxes = torch.tensor([[0.0, 0.0, width / 2, height / 2]]).repeat(4, 1)
-    drawn = draw_masks(logits, geometry, SCORE, patches, sentences, keep_square=True)
+    others = torch.tensor([1, 1, 1, 1, 0])  # with a phrase of another image in the batch
+    where = places([Geometry.fit(height, 2 * width, CLIP, SAM), geometry], SCORE, 3)
+    more = (torch.cat([one, one[:1]]) for one in (logits, sentences))
+    scores = SquareScores(*score_squares(CONFIG, next(more), where, tokens, next(more), others))
+    drawn = draw_masks(scores, slice(4), geometry, keep_square=True)
     iou = torch.tensor([0.1, 0.2, 0.3, math.nan])
     masks = finish_masks(drawn, list("abcd"), [False, True, False, False], iou, boxes, 50)
 
@@ -74,10 +88,9 @@ def test_signals_equal_their_definitions(width: int, height: int, seed: int) -> 
             assert (mask.score, mask.stability, mask.clip_score) == (None, None, None)
             continue
         assert mask.score == pytest.approx(float(inside[positive].sigmoid().mean()), abs=1e-3)
-        stability = (inside > 1).sum() / (inside > -1).sum()
-        assert mask.stability == pytest.approx(float(stability), abs=1e-3)
+        assert mask.stability == pytest.approx(float((inside > 1).sum() / (inside > -1).sum()), abs=1e-3)
         assert mask.clip_score == pytest.approx(
-            plain_clip_score(in_square, geometry, patches, sentences[i]), abs=5e-3
+            plain_clip_score(in_square, geometry, tokens[1, 1:], sentences[i]), abs=5e-3
         )
     assert [mask.truncated for mask in masks] == [False, True, False, False]
     assert masks[3].predicted_iou is None
