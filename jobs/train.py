@@ -36,8 +36,8 @@ class Run:
 
     Args:
         output: folder or URL of the run; an existing run is resumed
-        recipe: schedule of one or more stages: tiny, published-boxes, published-masks, finetune; stage flags
-            override it
+        recipe: schedule of one or more stages: tiny, published-boxes, published-masks, finetune,
+            finetune-towers; stage flags override it
         source: model to start from (default: random weights)
         clip: CLIP weights to start from, together with --sam
         sam: SAM weights to start from, together with --clip

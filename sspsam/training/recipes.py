@@ -102,6 +102,21 @@ _PUBLISHED: Final = TrainConfig(
     validation_scenes=512,
 )
 
+_FINETUNE: Final = replace(
+    _PUBLISHED,
+    epochs=10,
+    warmup_epochs=1,
+    phrases=4,
+    absent_share=None,
+    attention_dropout=0.0,
+    decoder_frozen=0.1,
+    ema_decay=0.998,
+    clip_norm=1.0,
+    best_by=None,
+    checkpoint_every=200,
+    validate_every=200,
+)
+
 RECIPES: Final = {
     "tiny": _TINY,
     # Stage 1: boxes alone, on the merged grounding data, without warm-up.
@@ -109,20 +124,21 @@ RECIPES: Final = {
     # Stage 2: boxes and masks, the mask decoder frozen for the first quarter.
     "published-masks": (_PUBLISHED,),
     # One's own annotations: a short run from a trained model.
-    "finetune": (
+    "finetune": (_FINETUNE,),
+    # The same where the towers must learn too, as they do not know the pictures (docs/training-at-scale.md).
+    "finetune-towers": (
         replace(
-            _PUBLISHED,
-            epochs=10,
-            warmup_epochs=1,
-            phrases=4,
-            absent_share=None,
-            attention_dropout=0.0,
-            decoder_frozen=0.1,
-            ema_decay=0.998,
-            clip_norm=1.0,
-            best_by=None,
-            checkpoint_every=200,
-            validate_every=200,
+            _FINETUNE,
+            epochs=6,
+            learning_rate=4e-4,
+            vision_rate=0.25,
+            text_tower=True,
+            decoder_rate=0.5,
+            select_weight=8.0,
+            iou_weight=1.0,
+            absent_share=0.4,
+            absent_near=0.25,
+            keep="last",  # the best by gIoU in the middle of this schedule says too little of "nothing there"
         ),
     ),
 }
