@@ -1,6 +1,6 @@
 """Does fine-tuning forget "nothing there"? From the bundled model on scenes of an unseen style, end to end.
 
-    python -m benchmarks.forgetting [--recipe finetune] [--device cuda] [--threads 2] [--try "absent_near=0"] ...
+    python -m benchmarks.forgetting [--recipe finetune] [--device cuda] [--threads 2] [--try "epochs=4"] ...
 
 Draws scenes of the style `twemoji` with their true masks and without their absent phrases as an annotation
 dataset, trains on it with a recipe in this process (no Ray), and scores the model before and
@@ -8,7 +8,7 @@ after on other scenes of the style, and on held-out ones of the styles it knows:
 target, N-acc over those without. Each `--try` is one training with settings of `TrainConfig` other than the
 recipe's. Prints a line each; the goal is mIoU 0.72 with N-acc 0.90 on the style.
 
-A training takes 2 minutes on a GPU, 20 on one of two busy cores. Needs what the package itself needs; no Ray, no spaCy.
+A training takes 2 minutes on a GPU, 20 on one of two busy cores. Needs what the package itself needs.
 """
 
 from __future__ import annotations
