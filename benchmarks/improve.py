@@ -1,12 +1,13 @@
 """Does labelling with the model itself and 200 verdicts pay? The loop on scenes of an unseen style.
 
-    python -m benchmarks.improve [--device cuda] [--work DIR] [--rounds 2] [--settings "epochs=6"]
+    python -m benchmarks.improve [--device cuda] [--work DIR] [--rounds 2] [--precision 0.9]
 
 A round: the model draws masks for scenes of the style `twemoji`; a calibration learnt from scenes of the
 styles it knows gives p_correct; an audit is drawn as `sspsam audit` does and labelled by the truth (the
 verdicts); what `curate --precision` may promise is kept, and nothing else of the new scenes: of 100 phrases
 of which the model says that nothing is there, 45 are there. With scenes of the known styles, and phrases of
-other images as absent ones, the first model is trained on it. The next round begins with what came of it.
+other images as absent ones, the first model is trained on it (recipe `finetune-towers`). The next round
+begins with what came of it.
 
 Prints what was kept and how right it truly was, the scores on other scenes of the style and on held-out ones
 after each round, and last the line `twemoji before after`. Truth serves for verdicts and scores alone.
@@ -146,7 +147,7 @@ def take_round(number: int, model: str, options: Any, work: Path) -> str:
         )
         write_dataset(data, style, kept, list(scenes("practice", 0, options.old)))
     run_stages(
-        (replace(RECIPES["finetune"][0], **({"epochs": 4} | settings(options.settings))),),
+        (replace(RECIPES["finetune-towers"][0], **settings(options.settings)),),
         run,
         data=RecordData(
             DataConfig(str(data), "annotations", split="all"), options=RecordOptions(flip=0.5, translate=True)
@@ -178,7 +179,7 @@ def improve(options: Any, work: Path) -> None:
         f" {before[0]['N-acc']:.3f} {after[0]['N-acc']:.3f}; held-out mIoU {before[1]['mIoU']:.3f}"
         f" {after[1]['mIoU']:.3f}, N-acc {before[1]['N-acc']:.3f} {after[1]['N-acc']:.3f} ({options.verdicts}"
         f" verdicts in {options.rounds} rounds, precision {options.precision:g}, {options.scenes} scenes of"
-        f" the style, {options.old} old ones, verify {options.verify}; {options.settings or 'as the recipe'})"
+        f" the style, {options.old} old ones, verify {options.verify}; {options.settings})"
     )
 
 
@@ -192,7 +193,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--verdicts", type=int, default=200, help="in all rounds together")
-    parser.add_argument("--precision", type=float, default=0.9)
+    parser.add_argument("--precision", type=float, default=0.8)
     parser.add_argument("--confidence", type=float, default=0.95)
     parser.add_argument("--verify", default="none", choices=tuple(VERIFICATION_SIGNALS))
     parser.add_argument("--scenes", type=int, default=600, help="of the style, to label and train on")
@@ -202,7 +203,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--known", type=int, default=200, help="scenes that the calibration is learnt from")
     parser.add_argument("--scored", type=int, default=150, help="scenes of each kind")
     parser.add_argument(
-        "--settings", default="", metavar="'NAME=VALUE ...'", help="of training, beside finetune's"
+        "--settings", default="epochs=3", metavar="'NAME=VALUE ...'", help="other than the recipe's"
     )
     options = parser.parse_args(argv)
     if options.threads:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -143,6 +144,7 @@ def cautious(predicted: float) -> float:
     return max(0.0, 1 - CAUTION * (1 - float(predicted)))
 
 
+@lru_cache(4096)  # it follows from no label: whoever draws many audits asks the same again
 def passing(draws: int, true: float, precision: float, confidence: float) -> float:
     """How probable a hypothesis is to be rejected by so many draws, if `true` is the precision."""
     from scipy.stats import binom
