@@ -1,4 +1,4 @@
-"""`python -m examples.improve` on a shard of the examples: every step once, and nothing again."""
+"""`python -m examples.own_labels` on a shard of the examples: every step once, and nothing again."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from examples.improve import main
+from examples.own_labels import main
 from jobs.cli import main as cli
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]

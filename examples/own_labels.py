@@ -1,6 +1,6 @@
 """The loop: label new images, look at 200 masks, keep what may be promised, train on it, label again.
 
-    python -m examples.improve INPUT WORK --calibration c.json [--precision 0.8] [--truth TRUTH]
+    python -m examples.own_labels INPUT WORK --calibration c.json [--precision 0.8] [--truth TRUTH]
 
 Every step is a command that a user would type, printed before it runs. The same command again goes on: a step
 that is done is left as it is. The audit ends with Ctrl-C when its queue is empty. TRUTH, true masks of some
