@@ -22,6 +22,8 @@ from pipeline.sources import Chunk
 
 _ROW_GROUP_ROWS = 4096
 _THREADS = 16
+#: How chunks and parts are written: with checksums, because not every network brings bytes as they were.
+WRITING: dict[str, Any] = {"compression": "zstd", "write_page_index": True, "write_page_checksum": True}
 
 
 def encode_chunk(table: pa.Table, receipt: Receipt, run: str) -> bytes:
@@ -35,7 +37,7 @@ def encode_chunk(table: pa.Table, receipt: Receipt, run: str) -> bytes:
     metadata |= {CHUNK_KEY: said.encode(), CHUNKS_KEY: f"[{said}]".encode(), RUN_KEY: run.encode()}
     table = table.replace_schema_metadata(metadata)
     sink = pa.BufferOutputStream()
-    with pq.ParquetWriter(sink, table.schema, compression="zstd", write_page_index=True) as writer:
+    with pq.ParquetWriter(sink, table.schema, **WRITING) as writer:
         if table.num_rows:  # a row group without rows is an error to Hugging Face `datasets`
             writer.write_table(table, row_group_size=_ROW_GROUP_ROWS)
     data: bytes = sink.getvalue().to_pybytes()

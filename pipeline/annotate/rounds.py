@@ -8,6 +8,7 @@ nothing or nothing moves for `--stall-timeout`: the run always ends.
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -37,6 +38,9 @@ _SEALED_TOGETHER = 32
 _MAX_FRUITLESS_ROUNDS = 2
 #: A round that ends by a lost node says little about the next one.
 _MAX_FRUITLESS_LOSSES = 10
+
+#: What Ray Data adds to an error: settings of its own that do not apply here.
+_ADVICE = re.compile(r"Failed to .{0,200} after \d+/\d+ attempts .*?to be transient\.", re.DOTALL)
 
 Plan = Callable[[Survey], tuple[list[ShardTask], dict[str, int]]]
 #: Starts to seal shards, given with their numbers of chunks.
@@ -245,7 +249,8 @@ def _cause(error: BaseException) -> str:
         if str(inner).strip():
             said = inner
         inner = getattr(inner, "cause", None) or inner.__cause__ or inner.__context__
-    lines = [line.strip() for line in str(said).splitlines() if line.strip()] or ["no message"]
+    text = _ADVICE.sub("", str(said))
+    lines = [line.strip() for line in text.splitlines() if line.strip()] or ["no message"]
     # Ray's own errors carry a traceback as text, whose last line is what was raised.
     ours = not type(said).__module__.startswith("ray")
     return f"{type(said).__name__}: {' '.join(lines)[:800]}" if ours else lines[-1][:800]

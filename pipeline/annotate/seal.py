@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.annotate.chunk_receipt import CHUNKS, Receipt, chunk_name
+from pipeline.annotate.chunk_writer import WRITING
 from pipeline.annotate.rows import count_rows
 from pipeline.annotate.shard_files import (
     ANNOTATIONS,
@@ -170,7 +171,7 @@ class _Part:
             run = (table.schema.metadata or {}).get(RUN_KEY)
             schema = _schema(table)
             schema = schema.with_metadata(dict(schema.metadata) | ({RUN_KEY: run} if run else {}))
-            self._writer = pq.ParquetWriter(self._sink, schema, compression="zstd", write_page_index=True)
+            self._writer = pq.ParquetWriter(self._sink, schema, **WRITING)
         self._receipts.append(receipt)
         self._group.append(_conform(table))
         full = sum(table.nbytes for table in self._group) >= _GROUP_BYTES
@@ -231,7 +232,7 @@ class _Rows:
         data = self.store.get(name)
         if data is None:
             raise DataError(f"{self.store.path(name)} is gone, by another job or by hand: resume")
-        return pq.ParquetFile(pa.BufferReader(data)).read()
+        return pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True).read()
 
     def _check(self, rows: pa.Table, receipt: Receipt, number: int) -> None:
         """Raises ValueError unless the rows are the receipt's, each once, in order, and of this shard."""

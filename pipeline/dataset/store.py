@@ -171,10 +171,14 @@ class Store:
         final = self.path(name)
         temporary = f"{root}/_tmp/{name.replace('/', '__')}.{os.getpid()}"
         os.makedirs(os.path.dirname(temporary), exist_ok=True)  # noqa: PTH103, PTH120
-        with open(temporary, "wb") as file:  # noqa: PTH123
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with open(temporary, "wb") as file:  # noqa: PTH123
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError:  # on a full disk what is half written is in the way of everything else
+            os.unlink(temporary)  # noqa: PTH108
+            raise
         while True:
             os.makedirs(os.path.dirname(final), exist_ok=True)  # noqa: PTH103, PTH120
             with contextlib.suppress(FileNotFoundError):  # another job pruned the folder in between

@@ -227,7 +227,8 @@ def test_a_killed_replica_changes_nothing(
     assert (summary.exit_code, summary.samples) == (0, 60)
     assert summary.deaths <= 1  # one between two chunks has nothing to blame
     assert rows(tmp_path / "out") == rows(wanted)
-    record("replica killed (SIGKILL) in its call", "yes", "exit 0 of the same run", None)
+    done = "SIGKILL in its call; OUTPUT on a local disk"
+    record("a replica killed", done, "yes", "exit 0 of the same run", None)
 
 
 def test_a_chain_that_breaks_is_run_again_for_what_is_missing(
@@ -286,7 +287,10 @@ def test_samples_that_kill_are_found_and_the_rest_is_annotated(micro_model: Path
     crash = [row for row in found.values() if row["shard"] == "crash"]
     assert [row["index"] for row in crash] == list(range(5))
     assert "killed its process twice" in crash[-1]["error"]["message"]
-    record("samples that kill their process, or hang", "all others", "exit 0; 4 rows say killed_worker", None)
+    done = "of 44 samples one kills the replica, one hangs in it, one kills the phrase source, one the reader"
+    once = "but for 15 that follow the reader's end"
+    said = "exit 0; 4 rows say killed_worker"
+    record("samples that kill their process, or hang", done, "all others", said, None, once=once)
 
 
 def test_errors_are_retried_by_kind(micro_model: Path, tmp_path: Path) -> None:
@@ -312,7 +316,8 @@ def test_errors_are_retried_by_kind(micro_model: Path, tmp_path: Path) -> None:
     assert (retried.exit_code, retried.computed) == (0, 8)
     assert retried.kinds == {"not_an_image": 1}
     said = "exit 0; a row says out_of_memory, --retry-errors computes it again"
-    record("a sample that needs more memory than there is", "all others", said, None)
+    done = "the model says that one image of 40 does not fit"
+    record("a sample that does not fit the model's device", done, "39 others", said, None)
     changed = {name for name, written in files(output).items() if written != before[name]}
     assert changed == {"annotations/a/part-00000.parquet"}
     assert [row["index"] for row in rows(output)] == list(range(40))
@@ -458,4 +463,5 @@ def test_a_lost_node_changes_nothing(
         assert "was lost, and nothing came for" in done.stderr
         assert "waiting for the cluster: 1 replicas of 1.2 CPUs leave 0 of 1" in done.stderr
     assert rows(tmp_path / "out") == rows(wanted)
-    record(f"node lost, another one {replaced}", "yes", "exit 0 of the same run", None)
+    done = f"the node of the replica is killed, another one comes {replaced}"
+    record("node lost", done, "yes", "exit 0 of the same run", None)

@@ -232,6 +232,27 @@ TestSealing = Sealing.TestCase
 TestSealing.settings = settings(max_examples=15, stateful_step_count=12, deadline=None)
 
 
+def test_bytes_that_a_network_changed_are_not_sealed() -> None:
+    """Whichever byte of a chunk's pages it is: a checksum tells, where pyarrow decodes another value."""
+    store, data = MemoryStore(), chunk_bytes(0, 1, frozenset([1]))
+    wanted = pq.read_table(io.BytesIO(data))
+    group = pq.read_metadata(io.BytesIO(data)).row_group(0)
+    columns = [group.column(number) for number in range(group.num_columns)]
+    end = max(column.data_page_offset for column in columns)
+    refused = 0
+    for at in range(4, end, 11):
+        store.files.clear()
+        store.files[chunk_name(SHARD, 0)] = data[:at] + bytes([data[at] ^ 0xFF]) + data[at + 1 :]
+        try:
+            seal_shard(store, SHARD, 1)
+        except DataError:
+            refused += 1
+            assert not any(name.startswith("annotations/") for name in store.files)
+        else:
+            assert pq.read_table(io.BytesIO(store.files[part_name(SHARD, 0)])).equals(wanted)
+    assert refused > end // 22
+
+
 def test_a_dataset_of_an_earlier_version_is_read_resumed_and_compacted(tmp_path: Path) -> None:
     """`sspsam compact` on a finished shard and on one that is begun, which waits for `annotate`."""
     store = Store(str(tmp_path))

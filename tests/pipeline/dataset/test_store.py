@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from pipeline.dataset.store import Store
+from sspsam.errors import DataError
 from tests.s3_server import s3_server
 
 
@@ -37,3 +39,15 @@ def test_of_several_creators_at_s3_one_succeeds(tmp_path: Path) -> None:
             assert won.count(True) == 1
             assert Store(url, s3.options).get(f"{race}.json") == b"%d" % won.index(True)
         assert not create(0, 9)
+
+
+def test_what_a_full_disk_left_half_written_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(file: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(DataError, match="No space left on device"):
+        Store(str(tmp_path)).put("_chunks/a/00000.parquet", b"rows")
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
