@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +19,6 @@ from pipeline.dataset.store import Store
 from pipeline.sources import Chunk
 
 _ROW_GROUP_ROWS = 4096
-_THREADS = 16
 #: How chunks and parts are written: with checksums, because not every network brings bytes as they were.
 WRITING: dict[str, Any] = {"compression": "zstd", "write_page_index": True, "write_page_checksum": True}
 
@@ -56,11 +53,6 @@ class Writer:
     store: Store
     run: str
     image_root: str | None = None
-
-    def write_all(self, done: Sequence[tuple[Chunk, pa.Table, dict[str, Any]]]) -> list[Receipt]:
-        """`write` each of these; several at a time, because most of it is waiting for the store."""
-        with ThreadPoolExecutor(min(len(done), _THREADS)) as pool:
-            return list(pool.map(lambda chunk: self.write(*chunk), done))
 
     def write(self, chunk: Chunk, table: pa.Table, notes: dict[str, Any]) -> Receipt:
         """Write the file of a chunk whose annotation rows are `table`.

@@ -1,14 +1,14 @@
 """Chunks as one Ray Data row: encoded bytes and small Python values, never pixels.
 
-One row a chunk makes retry, output file and accounting the same unit: Ray never splits or merges it. Small
-chunks of one reader share a row up to the size of a chunk, because a row costs the driver milliseconds.
+A row holds chunks that one reader read one after the other, because a row costs the driver milliseconds. Ray
+never splits or merges it; the ledger knows which of its chunks are written when it is repeated.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import pickle
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -41,9 +41,15 @@ def to_table(travelling: Sequence[Travelling]) -> pa.Table:
     return pa.Table.from_pylist([{"chunks": [_packed(*each) for each in travelling]}], schema=CHUNK_SCHEMA)
 
 
-def from_table(table: pa.Table) -> list[Travelling]:
-    """What `to_table` was given. `table` has one row."""
-    return [_unpacked(row) for row in table["chunks"][0].as_py()]
+def from_table(table: pa.Table) -> Iterator[Travelling]:
+    """What `to_table` was given, one after the other, so that images are copied late. `table` has one row."""
+    return (_unpacked(chunk.as_py()) for chunk in table["chunks"][0].values)
+
+
+def numbers(table: pa.Table) -> list[tuple[str, int]]:
+    """Shard and number of each chunk of the one row of `table`."""
+    found = table["chunks"][0].values
+    return list(zip(found.field("shard").to_pylist(), found.field("chunk").to_pylist(), strict=True))
 
 
 def _packed(chunk: Chunk, phrases: Phrases | None, notes: dict[str, Any]) -> dict[str, Any]:

@@ -56,7 +56,7 @@ def receipts(
     ledger: RemoteLedger,
     take: Allocation,
 ) -> ray.data.Dataset:
-    """The chain. Rows: some shards' tasks -> chunks -> chunks with phrases -> receipts."""
+    """The chain. Rows: some shards' tasks -> chunks -> chunks with phrases -> how many are written."""
     import ray
 
     config = job.config
@@ -179,6 +179,7 @@ def _compute(job: Job, run: Manifest, book: Bookkeeper, take: Allocation, plan: 
 
     def chain(tasks: Sequence[ShardTask]) -> ray.data.Dataset:
         now = reallocate(take, compute, alive_nodes, may_grow(), book.say)
+        ledger.begin_chain(run.options["chunk_size"], now.replicas[1])
         return receipts(tasks, job, run, book.store, ledger, now)
 
     run_rounds(book, plan, chain, ledger, Patience(compute.stall_timeout, alive_nodes))

@@ -1,4 +1,4 @@
-"""Who was computing what when a process died: how samples that kill are found and set aside.
+"""Who computes what and what is written: samples that kill are found, receipts wait for the driver.
 
 Ray restarts a dead replica and repeats its task, for ever if nothing bounds it. So each process tells
 the ledger, a small actor beside the driver, what it is about to do. A task that comes back and finds
@@ -8,14 +8,23 @@ twice while nothing else was in it is quarantined, and the rest of its chunk is 
 
 A replica works on two chunks at a time, and its death is held against both. So a chunk that is suspect
 runs alone from then on: what dies with it is its own doing, and a chunk that was merely near is soon cleared.
+
+Ray Data's executor costs the driver milliseconds a task and a block, so a row of the chain holds several
+chunks, and their receipts come to the driver through the ledger, many at a time. A row that is repeated after
+a death skips those of its chunks that are written. How many samples a row holds follows from the measured
+speed, and readers wait when they are far ahead of the replicas: what is read early is cut into small rows.
 """
 
 from __future__ import annotations
 
 import time
+from array import array
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
+
+from pipeline.annotate.chunk_receipt import Receipt
 
 #: [first, last) positions of samples in a chunk.
 Span = tuple[int, int]
@@ -26,6 +35,16 @@ PARTS = 8
 
 #: So many replicas started in a row, none of which finished anything: not the samples' fault.
 MAX_FRUITLESS_STARTS = 20
+
+#: A row is so many seconds of a replica's work at most, and so small a part of what each has done that all
+#: end at about the same time.
+ROW_SECONDS = 5.0
+_PART_OF_DONE = 1 / 16
+#: Readers are ahead of each replica by so many seconds, or chunks while its speed is not known.
+_AHEAD_SECONDS, _AHEAD_CHUNKS = 40.0, 8
+
+#: Shard and number of a chunk.
+ChunkId = tuple[str, int]
 
 
 @dataclass
@@ -76,6 +95,7 @@ class Ledger:
         self._entries: dict[str, _Entry] = {}
         self._fruitless_starts = 0
         self._dead: set[str] = set()
+        self.begin_chain(1, 1)
 
     def started(self, replica: str) -> int:
         """A replica is about to load its model. Returns the starts since anything was finished."""
@@ -83,13 +103,72 @@ class Ledger:
         self._entries[_loading(replica)] = _Entry(0, replica, time.time())
         return self._fruitless_starts
 
-    def suspect(self, key: str) -> bool:
-        """Whether a process died, or is about to be found dead, with the work `key` under way."""
-        entry = self._entries.get(key)
-        return entry is not None and (entry.open is not None or bool(entry.deaths))
+    def begin_chain(self, chunk_size: int, replicas: int) -> None:
+        """A chain of so many replicas starts, whose plan knows what is written."""
+        self._chunk_size, self._replicas = chunk_size, replicas
+        self._receipts: list[Receipt] = []
+        self._written: set[ChunkId] = set()  # of rows that have not ended
+        self._rooms: dict[str, array[int]] = {}
+        self._read: dict[str, int] = {}
+        self._samples, self._seconds = 0, 0.0
 
-    def begin(self, key: str, size: int, worker: str) -> Plan:
-        """Enter the work `key` of `size` samples; what was open under it counts as a death."""
+    def room(self, run: str, row: int, read: int, wait: bool) -> int:
+        """Samples that fit into row number `row` of a run of shards: the same however often it is asked.
+
+        Args:
+            read: samples of the run that its earlier rows hold.
+            wait: whether the reader can wait; 0 says that it is to ask again.
+        """
+        self._read[run] = read
+        rooms = self._rooms.setdefault(run, array("q"))
+        if row == len(rooms):
+            speed = self._samples / self._seconds if self._seconds else 0.0
+            ahead = max(_AHEAD_SECONDS * speed, _AHEAD_CHUNKS * self._chunk_size) * self._replicas
+            if wait and sum(self._read.values()) - self._samples >= ahead:
+                return 0
+            most = min(ROW_SECONDS * speed, _PART_OF_DONE * self._samples / self._replicas)
+            rooms.append(max(self._chunk_size, int(most)))
+        return rooms[row]
+
+    def end_run(self, run: str, read: int) -> None:
+        """A run of shards is read to its end: so many samples."""
+        self._read[run] = read
+
+    def standing(self, chunks: Sequence[ChunkId]) -> list[str]:
+        """Of each chunk of a row: `written`, `suspect` if a process died with it under way, or `new`."""
+        return [
+            "written" if chunk in self._written else self._suspicion(chunk_key(*chunk)) for chunk in chunks
+        ]
+
+    def _suspicion(self, key: str) -> str:
+        entry = self._entries.get(key)
+        return "suspect" if entry is not None and (entry.open is not None or entry.deaths) else "new"
+
+    def written(self, receipt: Receipt) -> None:
+        """The file of a chunk is there."""
+        receipt.notes["written_at"] = time.monotonic()  # the driver's clock: it is on the same machine
+        self._written.add((receipt.shard, receipt.chunk))
+        self._receipts.append(receipt)
+        self._samples += receipt.samples
+        self._seconds += float(receipt.notes.get("busy_seconds", 0.0))
+
+    def end_row(self, chunks: Iterable[ChunkId]) -> None:
+        """All chunks of a row are written."""
+        self._written.difference_update(chunks)
+
+    def take(self) -> list[Receipt]:
+        """The receipts that came since the last call."""
+        taken, self._receipts = self._receipts, []
+        return taken
+
+    def begin(self, key: str, size: int, worker: str, after: str | None = None) -> Plan:
+        """Enter the work `key` of `size` samples; what was open under it counts as a death.
+
+        Args:
+            after: the work that this process has finished by now.
+        """
+        if after is not None:
+            self.end(after)
         self._entries.pop(_loading(worker), None)
         entry = self._entries.setdefault(key, _Entry(size, worker, time.time()))
         if entry.open is not None:
@@ -137,12 +216,21 @@ def _loading(replica: str) -> str:
     return f"load the model ({replica})"
 
 
+def chunk_key(shard: str, chunk: int) -> str:
+    """The work of computing a chunk."""
+    return f"annotate {shard} {chunk}"
+
+
 class LedgerClient(Protocol):
     """How stages talk to the ledger; `RemoteLedger` in a job, `Ledger` itself without a cluster."""
 
     def started(self, replica: str) -> int: ...
-    def suspect(self, key: str) -> bool: ...
-    def begin(self, key: str, size: int, worker: str) -> Plan: ...
+    def room(self, run: str, row: int, read: int, wait: bool) -> int: ...
+    def end_run(self, run: str, read: int) -> None: ...
+    def standing(self, chunks: Sequence[ChunkId]) -> list[str]: ...
+    def written(self, receipt: Receipt) -> None: ...
+    def end_row(self, chunks: Iterable[ChunkId]) -> None: ...
+    def begin(self, key: str, size: int, worker: str, after: str | None = None) -> Plan: ...
     def advance(self, key: str, span: Span) -> None: ...
     def end(self, key: str) -> None: ...
 
@@ -156,11 +244,29 @@ class RemoteLedger:
     def started(self, replica: str) -> int:
         return int(self._call("started", replica))
 
-    def suspect(self, key: str) -> bool:
-        return bool(self._call("suspect", key))
+    def begin_chain(self, chunk_size: int, replicas: int) -> None:
+        self._call("begin_chain", chunk_size, replicas)
 
-    def begin(self, key: str, size: int, worker: str) -> Plan:
-        plan: Plan = self._call("begin", key, size, worker)
+    def room(self, run: str, row: int, read: int, wait: bool) -> int:
+        return int(self._call("room", run, row, read, wait))
+
+    def end_run(self, run: str, read: int) -> None:
+        self._call("end_run", run, read)
+
+    def standing(self, chunks: Sequence[ChunkId]) -> list[str]:
+        return list(self._call("standing", chunks))
+
+    def written(self, receipt: Receipt) -> None:
+        self._call("written", receipt)
+
+    def end_row(self, chunks: Iterable[ChunkId]) -> None:
+        self._call("end_row", chunks)
+
+    def take(self) -> list[Receipt]:
+        return list(self._call("take"))
+
+    def begin(self, key: str, size: int, worker: str, after: str | None = None) -> Plan:
+        plan: Plan = self._call("begin", key, size, worker, after)
         return plan
 
     def advance(self, key: str, span: Span) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -13,7 +14,7 @@ from pipeline.annotate import chunks
 from pipeline.annotate.annotator import SegmenterFactory, segment_images
 from pipeline.annotate.chunk_writer import Writer
 from pipeline.annotate.gate import Deadlines, Gate
-from pipeline.annotate.ledger import MAX_FRUITLESS_STARTS, LedgerClient
+from pipeline.annotate.ledger import MAX_FRUITLESS_STARTS, LedgerClient, chunk_key
 from pipeline.annotate.rows import (
     KILLED_WORKER,
     PHRASE_SOURCE,
@@ -32,14 +33,16 @@ from sspsam.schema import VERIFICATION_SIGNALS
 if TYPE_CHECKING:
     from sspsam.inference.results import ImageResult
 
-#: Chunks that Ray hands to a replica at a time.
+#: Rows that Ray hands to a replica at a time, each computed chunk by chunk.
 CHUNKS_AT_ONCE = 2
+#: Chunks of a row that are being written while the next is computed; most of it is waiting for the store.
+_WRITTEN_AT_ONCE = 16
 #: (chunk, its phrases, the result of each image or None where the model was not run) -> nothing.
 AfterChunk = Callable[[Chunk, list[list[Phrase]], "list[ImageResult | None]"], None]
 
 
 class Replica:
-    """The annotate stage: one model, chunk rows in, files written, receipts out.
+    """The annotate stage: one model, rows of chunks in, files written, their receipts told to the ledger.
 
     Tells the ledger which samples it is about to compute, so that whoever comes back after a death
     knows where it happened (`pipeline.annotate.ledger`). Ray calls it from `CHUNKS_AT_ONCE` threads: where
@@ -93,20 +96,32 @@ class Replica:
         self._told: dict[str, float] = dict.fromkeys(TIMED, 0.0) | dict(self._segmenter.timings)
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """`table`: one row of CHUNK_SCHEMA. Returns one row with the receipts' JSON."""
-        done = [self._compute(*travelling) for travelling in chunks.from_table(table)]
-        receipts = [receipt.to_json() for receipt in self._writer.write_all(done)]
-        return pa.table({"receipts": [receipts]})
+        """`table`: one row of CHUNK_SCHEMA. Returns one row with the number of its chunks, all written."""
+        numbers = chunks.numbers(table)
+        standing = self._ledger.standing(numbers)
+        with ThreadPoolExecutor(min(len(numbers), _WRITTEN_AT_ONCE)) as pool:
+            writing = [
+                pool.submit(self._write, *self._compute(*travelling, alone=found == "suspect"))
+                for travelling, found in zip(chunks.from_table(table), standing, strict=True)
+                if found != "written"
+            ]
+        for written in writing:
+            written.result()
+        self._ledger.end_row(numbers)
+        return pa.table({"chunks": [len(numbers)]})
+
+    def _write(self, chunk: Chunk, rows: pa.Table, notes: dict[str, Any]) -> None:
+        self._ledger.written(self._writer.write(chunk, rows, notes))
 
     def _compute(
-        self, chunk: Chunk, phrases: list[list[Phrase]] | None, notes: dict[str, Any]
+        self, chunk: Chunk, phrases: list[list[Phrase]] | None, notes: dict[str, Any], alone: bool
     ) -> tuple[Chunk, pa.Table, dict[str, Any]]:
         """The chunk's annotation rows and what it took."""
         started = time.perf_counter()
         with self._books:
             idle = 0.0 if self._under_way else started - self._free_since
             self._under_way += 1
-        phrases, results, reasons = self._annotate(chunk, phrases)
+        phrases, results, reasons = self._annotate(chunk, phrases, alone)
         if self._after_chunk is not None:
             with self._hook:
                 self._after_chunk(chunk, phrases, results)
@@ -138,16 +153,16 @@ class Replica:
         return chunk, rows, notes
 
     def _annotate(
-        self, chunk: Chunk, phrases: list[list[Phrase]] | None
+        self, chunk: Chunk, phrases: list[list[Phrase]] | None, alone: bool
     ) -> tuple[list[list[Phrase]], list[ImageResult | None], list[Reason | None]]:
         """Phrases, result and reason of each sample, span by span as the ledger says."""
         count = len(chunk.samples)
         asked: list[list[Phrase]] = phrases or [[] for _ in range(count)]
         results: list[ImageResult | None] = [None] * count
         reasons: list[Reason | None] = [sample.error for sample in chunk.samples]
-        key = f"annotate {chunk.shard.name} {chunk.index}"
+        key = chunk_key(chunk.shard.name, chunk.index)
         together = getattr(self._segmenter, "overlapping_calls", False) and phrases is not None
-        with self._gate.enter(alone=not together or self._ledger.suspect(key)):
+        with self._gate.enter(alone=alone or not together):
             plan = self._ledger.begin(key, count, worker())
             for position in plan.quarantine:
                 reasons[position] = (

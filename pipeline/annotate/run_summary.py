@@ -145,7 +145,7 @@ class Measures:
         self._filled: dict[str, list[float]] = {"image": [], "phrase": []}  # sum of shares, their number
 
     def add(self, receipt: Receipt) -> None:
-        self._last = time.monotonic()
+        self._last = receipt.notes.get("written_at") or time.monotonic()
         if self._start_seconds is None:
             busy = float(receipt.notes.get("busy_seconds", 0.0))
             self._first, self._first_images = self._last, receipt.samples

@@ -32,8 +32,10 @@ _READ_BYTES, _READ_SHARDS = 32 << 20, 256
 #: Reading tasks in all: each is known to the driver from the start. Beyond that they take more shards.
 _READ_TASKS = 4096
 
-#: Chunks that share a row at most.
-_TRAVEL_TOGETHER = 64
+#: Chunks that share a row at most, and bytes of their images.
+_TRAVEL_TOGETHER, _ROW_BYTES = 256, 64 << 20
+#: A reader that is far ahead of the replicas asks again so often, and goes on after a while in any case.
+_ASK_SECONDS, _WAIT_SECONDS = 0.1, 30.0
 
 #: With --sample, so many chunks' worth of samples are read for one chunk's worth of rows at most.
 _MAX_READ_AHEAD = 16
@@ -132,10 +134,10 @@ def count_limits(
 
 @dataclass(frozen=True)
 class ShardReader:
-    """A map over runs of shard tasks that yields a row as soon as a chunk's worth of samples is read.
+    """A map over runs of shard tasks that yields a row as soon as its chunks are read.
 
-    A row is one chunk, or small ones that come one after the other and are no more than a chunk together:
-    which ones depends on the tasks alone, so that a reader that is run again yields the same rows.
+    How many samples a row holds is the ledger's to say, which repeats itself, so that a reader that is run
+    again yields the same rows.
     A shard whose next chunk has killed its reader twice ends there, with a row that says so.
     """
 
@@ -145,20 +147,34 @@ class ShardReader:
     ledger: LedgerClient
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
-        together: list[chunks.Travelling] = []
-        room = self.chunk_size
-        tasks = (task for pickled in batch["tasks"].to_pylist() for task in pickle.loads(pickled))
+        for pickled in batch["tasks"].to_pylist():
+            yield from map(chunks.to_table, self._rows(pickle.loads(pickled)))
+
+    def _rows(self, tasks: Sequence[ShardTask]) -> Iterator[list[chunks.Travelling]]:
+        run, rows, read = tasks[0].shard.name, itertools.count(), 0
+        row: list[chunks.Travelling] = []
+        room = space = 0
         for chunk, notes in itertools.chain.from_iterable(map(self._read, tasks)):
-            if together and (len(chunk.samples) > room or len(together) == _TRAVEL_TOGETHER):
-                yield chunks.to_table(together)
-                together, room = [], self.chunk_size
-            together.append((chunk, None, notes))
-            room -= len(chunk.samples)
-            if room <= 0:
-                yield chunks.to_table(together)
-                together, room = [], self.chunk_size
-        if together:
-            yield chunks.to_table(together)
+            size = notes.get("bytes_in", 0)
+            if row and (len(chunk.samples) > room or size > space):
+                yield row
+                row = []
+            if not row:
+                room, space = self._room(run, next(rows), read), _ROW_BYTES
+            row.append((chunk, None, notes))
+            read, room, space = read + len(chunk.samples), room - len(chunk.samples), space - size
+            if room <= 0 or space <= 0 or len(row) == _TRAVEL_TOGETHER:
+                yield row
+                row = []
+        if row:
+            yield row
+        self.ledger.end_run(run, read)
+
+    def _room(self, run: str, row: int, read: int) -> int:
+        end = time.monotonic() + _WAIT_SECONDS
+        while not (room := self.ledger.room(run, row, read, wait=time.monotonic() < end)):
+            time.sleep(_ASK_SECONDS)
+        return room
 
     def _read(self, task: ShardTask) -> Iterator[tuple[Chunk, dict[str, Any]]]:
         found = select_chunks(task, self.reader, self.chunk_size, self.fraction)
@@ -220,17 +236,18 @@ class Phraser:
     ledger: LedgerClient
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        return chunks.to_table([self._ask(chunk, notes) for chunk, _, notes in chunks.from_table(table)])
-
-    def _ask(self, chunk: Chunk, notes: dict[str, Any]) -> chunks.Travelling:
-        key = f"phrases {chunk.shard.name} {chunk.index}"
-        phrases = None
-        started = time.perf_counter()
-        if self.ledger.begin(key, 1, worker()).run:
-            phrases = find_phrases(self.source, chunk.samples)
-        self.ledger.end(key)
-        notes["phrases_seconds"] = time.perf_counter() - started
-        return chunk, phrases, notes
+        done: list[chunks.Travelling] = []
+        key = None
+        for chunk, _, notes in chunks.from_table(table):
+            started = time.perf_counter()
+            key, before = f"phrases {chunk.shard.name} {chunk.index}", key
+            may = self.ledger.begin(key, 1, worker(), after=before).run
+            phrases = find_phrases(self.source, chunk.samples) if may else None
+            notes["phrases_seconds"] = time.perf_counter() - started
+            done.append((chunk, phrases, notes))
+        if key is not None:
+            self.ledger.end(key)
+        return chunks.to_table(done)
 
 
 def find_phrases(source: PhraseSource, samples: list[Sample]) -> list[list[Phrase]] | None:

@@ -5,7 +5,13 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.annotate.ledger import Ledger, plan_spans
+from pipeline.annotate.chunk_receipt import Receipt
+from pipeline.annotate.ledger import Ledger, chunk_key, plan_spans
+
+
+def written(shard: str, chunk: int = 0, samples: int = 8, seconds: float = 1.0) -> Receipt:
+    notes = {"busy_seconds": seconds}
+    return Receipt(shard, chunk, False, samples, samples, 0, 0, samples, samples, {}, notes=notes)
 
 
 def work_until_done(book: Ledger, size: int, killers: set[int]) -> tuple[list[int], list[int], int]:
@@ -72,14 +78,48 @@ def test_counts_starts_that_finish_nothing() -> None:
 
 def test_a_chunk_beside_one_that_kills_is_repeated_and_cleared() -> None:
     book = Ledger()
-    assert not book.suspect("killer")
-    book.begin("killer", 8, "a")
-    book.begin("bystander", 8, "a")  # the process dies here
-    assert book.suspect("killer")  # so both run alone from now on
-    assert book.suspect("bystander")
-    assert book.begin("bystander", 8, "b").run == [(0, 8)]
-    book.end("bystander")
-    assert not book.suspect("bystander")
-    assert book.begin("killer", 8, "b").run == [(0, 8)]
-    assert book.begin("killer", 8, "c").run == [(n, n + 1) for n in range(8)]
+    row = [("killer", 0), ("bystander", 0), ("before", 0)]
+    killer, bystander, _ = (chunk_key(*chunk) for chunk in row)
+    assert book.standing(row) == ["new"] * 3
+    book.written(written("before"))
+    book.begin(killer, 8, "a")
+    book.begin(bystander, 8, "a")  # the process dies here
+    # Both run alone from now on; what was written of the row is not computed again.
+    assert book.standing(row) == ["suspect", "suspect", "written"]
+    assert book.begin(bystander, 8, "b").run == [(0, 8)]
+    book.end(bystander)
+    assert book.standing(row) == ["suspect", "new", "written"]
+    assert book.begin(killer, 8, "b").run == [(0, 8)]
+    assert book.begin(killer, 8, "c").run == [(n, n + 1) for n in range(8)]
     assert book.deaths() == 2  # processes, not chunks
+    assert [receipt.shard for receipt in book.take()] == ["before"]
+    assert book.take() == []
+    book.end_row(row)
+    assert book.standing([row[2]]) == ["new"]  # whoever asks for it now is to compute it
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(1, 64), min_size=1, max_size=300), st.floats(1e-4, 10.0), st.integers(1, 4))
+def test_rows_grow_with_what_is_done_and_readers_are_not_far_ahead(
+    chunks: list[int], seconds: float, replicas: int
+) -> None:
+    """A reader and replicas that take `seconds` an image. Run again, the reader gets the same rows."""
+    book = Ledger()
+    book.begin_chain(64, replicas)
+    rooms: list[int] = []
+    read = done = 0
+    while read < sum(chunks):
+        room = book.room("run", len(rooms), read, wait=True)
+        if not room:  # far ahead: the replicas go on
+            assert read - done >= 8 * 64 * replicas
+            count = chunks[done % len(chunks)]
+            book.written(written("shard", done, count, count * seconds))
+            done += count
+            continue
+        assert room == 64 or room <= min(5.0 / seconds, done / (16 * replicas))
+        rooms.append(room)
+        read += room
+    again = [book.room("run", row, 0, wait=True) for row in range(len(rooms))]
+    assert again == rooms
+    assert book.room("run", len(rooms), 10**9, wait=True) == 0
+    assert book.room("run", len(rooms), 10**9, wait=False) >= 64
