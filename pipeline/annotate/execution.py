@@ -12,9 +12,9 @@ from typing import Any, ClassVar
 
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 
-#: Between two steps of the executor's loop. Each costs milliseconds however much has happened, and a chunk is
+#: Between two steps of the executor's loop. Each costs milliseconds however much has happened, and a row is
 #: seconds of work.
-_STEP_SECONDS = 0.05
+_STEP_SECONDS = 0.1
 
 
 class HoldExecutor(ExecutionCallback):

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pipeline.annotate import run_summary as summaries
@@ -24,7 +24,7 @@ from pipeline.annotate.ledger import RemoteLedger, start_ledger
 from pipeline.annotate.manifest import Manifest
 from pipeline.annotate.prepare import Job, as_begun, caution, fingerprint, open_output, prepare
 from pipeline.annotate.progress import Progress
-from pipeline.annotate.receipts import plan_tasks, survey
+from pipeline.annotate.receipts import Tasks, plan_tasks, survey
 from pipeline.annotate.replica import CHUNKS_AT_ONCE, AfterChunk, Replica
 from pipeline.annotate.replica_speed import choose_chunk_size
 from pipeline.annotate.rounds import Bookkeeper, Plan, StartSealing, run_rounds
@@ -35,7 +35,6 @@ from pipeline.annotate.shard_reader import (
     PhraseSource,
     Reader,
     ShardReader,
-    ShardTask,
     count_limits,
     read_together,
 )
@@ -48,8 +47,22 @@ if TYPE_CHECKING:
     import ray.data
 
 
+@dataclass(frozen=True)
+class _Rows:
+    """The rows that readers are given, in place of a list: each is made when Ray Data asks for it, once."""
+
+    tasks: Tasks
+    groups: list[range]
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def __getitem__(self, number: int) -> dict[str, bytes]:
+        return {"tasks": pickle.dumps([self.tasks.task(shard) for shard in self.groups[number]])}
+
+
 def receipts(
-    tasks: Sequence[ShardTask],
+    tasks: Tasks,
     job: Job,
     run: Manifest,
     store: Store,
@@ -60,11 +73,11 @@ def receipts(
     import ray
 
     config = job.config
-    groups = read_together(tasks, take.read_tasks)
+    rows: Any = _Rows(tasks, read_together(tasks.shards, take.read_tasks))
     each: dict[str, Any] = {"batch_size": 1, "batch_format": "pyarrow", "zero_copy_batch": True}
     reading: dict[str, Any] = {
         "num_cpus": READ_CPUS,
-        "compute": ray.data.TaskPoolStrategy(min(take.read_tasks, len(groups))),
+        "compute": ray.data.TaskPoolStrategy(min(take.read_tasks, len(rows))),
     } | each
     model: dict[str, Any] = {
         "num_cpus": take.cpus,
@@ -85,7 +98,6 @@ def receipts(
         "calibrated": job.calibration is not None,
     }
     pool = take.actor_pool(CHUNKS_AT_ONCE)
-    rows = [{"tasks": pickle.dumps(group)} for group in groups]
     chain = (
         ray.data.from_items(rows, override_num_blocks=len(rows))
         .map_batches(read, **reading)
@@ -177,7 +189,7 @@ def _compute(job: Job, run: Manifest, book: Bookkeeper, take: Allocation, plan: 
     compute = job.config.compute
     ledger = start_ledger()
 
-    def chain(tasks: Sequence[ShardTask]) -> ray.data.Dataset:
+    def chain(tasks: Tasks) -> ray.data.Dataset:
         now = reallocate(take, compute, alive_nodes, may_grow(), book.say)
         ledger.begin_chain(run.options["chunk_size"], now.replicas[1])
         return receipts(tasks, job, run, book.store, ledger, now)

@@ -127,23 +127,35 @@ def _look(store: Store, shard: str, files: ShardFiles, receipt: ShardReceipt | N
     return Begun(sources, chunks, files, receipt)
 
 
+@dataclass(frozen=True)
+class Tasks:
+    """What is left to read: `shards`, each of which becomes a task when that is asked for."""
+
+    shards: Sequence[Shard]
+    begun: Mapping[str, Begun]
+    limits: Mapping[str, int] | None = None
+
+    def task(self, number: int) -> ShardTask:
+        """What is left to do of shard number `number`."""
+        shard = self.shards[number]
+        begun = self.begun.get(shard.name)
+        done, end = (begun.done, begun.chunks) if begun else (frozenset(), None)
+        return ShardTask(shard, done, end, self.limits and self.limits[shard.name], fresh=begun is None)
+
+
 def plan_tasks(
-    shards: Sequence[Shard], found: Survey, limits: dict[str, int] | None
-) -> tuple[list[ShardTask], dict[str, int]]:
+    shards: Sequence[Shard], found: Survey, limits: Mapping[str, int] | None
+) -> tuple[Tasks, dict[str, int]]:
     """What is left to read, and the shards that only need to be sealed with their chunk counts.
 
     Args:
         limits: rows to take from each shard under --limit; shards that it lacks are not read.
     """
-    tasks, unsealed = [], {}
-    for shard in shards:
-        if shard.name in found.ended or (limits is not None and shard.name not in limits):
-            continue
-        begun = found.begun.get(shard.name)
-        done, end = (begun.done, begun.chunks) if begun else (frozenset(), None)
-        if end is not None and done >= set(range(end)):
-            unsealed[shard.name] = end
-        else:
-            limit = limits[shard.name] if limits else None
-            tasks.append(ShardTask(shard, done, end, limit, fresh=begun is None))
-    return tasks, unsealed
+    whole = {
+        name: begun.chunks
+        for name, begun in found.begun.items()
+        if begun.chunks is not None and begun.done >= set(range(begun.chunks))
+    }
+    wanted = [s for s in shards if s.name not in found.ended and (limits is None or s.name in limits)]
+    unsealed = {shard.name: whole[shard.name] for shard in wanted if shard.name in whole}
+    return Tasks([shard for shard in wanted if shard.name not in whole], found.begun, limits), unsealed

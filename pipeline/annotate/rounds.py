@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING
 from pipeline.annotate.chunk_receipt import CHUNKS, Receipt, chunk_name
 from pipeline.annotate.ledger import RemoteLedger
 from pipeline.annotate.progress import Progress
-from pipeline.annotate.receipts import Survey, survey
+from pipeline.annotate.receipts import Survey, Tasks, survey
 from pipeline.annotate.run_summary import Measures, RunSummary, totals
 from pipeline.annotate.seal import Sealed, seal_many
 from pipeline.annotate.shard_files import part_name
-from pipeline.annotate.shard_reader import WHOLE_SHARD, ShardTask
+from pipeline.annotate.shard_reader import WHOLE_SHARD
 from pipeline.annotate.shard_receipt import ShardReceipt
 from pipeline.annotate.watch import LostNodeError, Patience, StallError, watch
 from pipeline.dataset.store import Store
@@ -42,7 +42,7 @@ _MAX_FRUITLESS_LOSSES = 10
 #: What Ray Data adds to an error: settings of its own that do not apply here.
 _ADVICE = re.compile(r"Failed to .{0,200} after \d+/\d+ attempts .*?to be transient\.", re.DOTALL)
 
-Plan = Callable[[Survey], tuple[list[ShardTask], dict[str, int]]]
+Plan = Callable[[Survey], tuple[Tasks, dict[str, int]]]
 #: Starts to seal shards, given with their numbers of chunks.
 StartSealing = Callable[[list[tuple[str, int]]], "Future[list[Sealed | str]]"]
 
@@ -77,16 +77,24 @@ class Bookkeeper:
         self._pool = ThreadPoolExecutor(_SEALING)
         self._start_sealing = start_sealing or (lambda shards: self._pool.submit(seal_many, store, shards))
 
-    def begin_round(self, tasks: Sequence[ShardTask], unsealed: dict[str, int]) -> None:
+    def begin_round(self, found: Survey, unsealed: dict[str, int]) -> None:
         self.problems.clear()
-        self._written = {task.shard.name: set(task.done) for task in tasks}
-        self._ends = {task.shard.name: task.chunks for task in tasks if task.chunks is not None}
+        self.found = found
+        self._written, self._ends = {}, {}
         self._waiting = dict(unsealed)
 
     def add(self, receipt: Receipt) -> None:
         """A chunk's file is written. When it completes its shard, the shard is sealed."""
-        shard, written = receipt.shard, self._written.get(receipt.shard)
-        if written is None or receipt.chunk in written:
+        shard = receipt.shard
+        if shard in self.ended:
+            return
+        if shard not in self._written:
+            begun = self.found.begun.get(shard)
+            self._written[shard] = set(begun.done) if begun else set()
+            if begun and begun.chunks is not None:
+                self._ends[shard] = begun.chunks
+        written = self._written[shard]
+        if receipt.chunk in written:
             return  # Ray repeated the chunk for a node that was lost: same name, same rows
         self._measures.add(receipt)
         if self.progress:
@@ -136,6 +144,7 @@ class Bookkeeper:
     def _end(self, shard: str, receipt: ShardReceipt) -> None:
         self.ended[shard] = receipt
         self._written.pop(shard, None)
+        self._ends.pop(shard, None)
         if self.progress:
             self.progress.end_shard(shard)
 
@@ -181,7 +190,7 @@ class Bookkeeper:
 def run_rounds(
     book: Bookkeeper,
     plan: Plan,
-    chain: Callable[[list[ShardTask]], ray.data.Dataset],
+    chain: Callable[[Tasks], ray.data.Dataset],
     ledger: RemoteLedger,
     patience: Patience,
 ) -> None:
@@ -192,11 +201,11 @@ def run_rounds(
     found, fruitless = book.found, 0
     while True:
         tasks, unsealed = plan(found)
-        book.begin_round(tasks, unsealed)
+        book.begin_round(found, unsealed)
         before, chunks = len(book.ended), 0
         failure, most = "", _MAX_FRUITLESS_ROUNDS
         try:
-            for receipt in watch(chain(tasks), ledger, patience) if tasks else ():
+            for receipt in watch(chain(tasks), ledger, patience) if tasks.shards else ():
                 if receipt is not None:
                     chunks += 1
                     book.add(receipt)
@@ -225,7 +234,7 @@ def run_rounds(
             return
         for problem in book.problems.values():
             book.say(f"{problem}; going on with what is missing")
-        names = [*(task.shard.name for task in tasks), *unsealed, *(audited.begun if audited else ())]
+        names = [*(shard.name for shard in tasks.shards), *unsealed, *(audited.begun if audited else ())]
         fresh = survey(book.store, names, known=book.ended)
         book.ended |= fresh.ended
         found = Survey(dict(book.ended), fresh.begun)

@@ -65,22 +65,20 @@ class ShardTask:
         return max(set(range(self.chunks)) - self.done, default=-1)
 
 
-def read_together(tasks: Sequence[ShardTask], readers: int) -> list[list[ShardTask]]:
-    """Runs of tasks that one reader takes: small shards share one, as long as there are enough for all."""
-    known = [task.shard.size or 0 for task in tasks if task.shard.format != "folder"]
-    most = max(min(_READ_BYTES, sum(known) // (4 * readers)), sum(known) // _READ_TASKS)
-    shards = max(_READ_SHARDS, len(tasks) // _READ_TASKS)
-    groups: list[list[ShardTask]] = []
+def read_together(shards: Sequence[Shard], readers: int) -> list[range]:
+    """Runs of shards that one reader takes: small ones share one, as long as there are enough for all."""
+    known = sum(shard.size or 0 for shard in shards if shard.format != "folder")
+    most = max(min(_READ_BYTES, known // (4 * readers)), known // _READ_TASKS)
+    together = max(_READ_SHARDS, len(shards) // _READ_TASKS)
+    starts: list[int] = []
     room = 0
-    for task in tasks:
-        shard = task.shard
+    for number, shard in enumerate(shards):
         size = most if shard.size is None or shard.format == "folder" else shard.size
-        if not groups or size > room or len(groups[-1]) >= shards:
-            groups.append([])
+        if not starts or size > room or number - starts[-1] >= together:
+            starts.append(number)
             room = most
-        groups[-1].append(task)
         room -= size
-    return groups
+    return [range(first, end) for first, end in itertools.pairwise([*starts, len(shards)])]
 
 
 def keeps(key: str, fraction: float) -> bool:

@@ -138,7 +138,7 @@ class Sealing(RuleBasedStateMachine):
 
     def missing(self, found: Survey) -> list[int]:
         tasks, _ = plan_tasks([Shard(SHARD, "s.tar", "tar")], found, None)
-        return [n for task in tasks for n in range(self.chunks) if n not in task.done]
+        return [n for n in range(self.chunks) if tasks.shards and n not in tasks.task(0).done]
 
     @rule(data=st.data(), parts=st.sampled_from([1, 20_000, 1 << 30]), early=st.booleans())
     def compute_some(self, data: st.DataObject, parts: int, early: bool) -> None:

@@ -14,8 +14,7 @@ import pytest
 from pipeline.annotate import rounds, watch
 from pipeline.annotate.chunk_receipt import Receipt
 from pipeline.annotate.ledger import Ledger
-from pipeline.annotate.receipts import Survey
-from pipeline.annotate.shard_reader import ShardTask
+from pipeline.annotate.receipts import Survey, Tasks
 from pipeline.annotate.watch import LostNodeError, Patience, StallError
 from pipeline.dataset.store import Store
 from pipeline.sources import Shard
@@ -78,7 +77,7 @@ def test_rounds_go_on_after_lost_nodes_and_end(monkeypatch: pytest.MonkeyPatch, 
     ledger = Ledger()
     remote: Any = ledger  # its methods are those of the remote one
     ran: list[Any] = []
-    task = ShardTask(Shard("00000", "/nowhere/00000.tar", "tar", 1, None))
+    tasks = Tasks([Shard("00000", "/nowhere/00000.tar", "tar", 1, None)], {})
 
     def losing(dataset: Any, *_: Any) -> Iterator[None]:
         ran.append(dataset)
@@ -91,7 +90,7 @@ def test_rounds_go_on_after_lost_nodes_and_end(monkeypatch: pytest.MonkeyPatch, 
 
     def run(chain: Any) -> dict[str, str]:
         book = rounds.Bookkeeper(Store(str(tmp_path), {}), Survey({}, {}), time.monotonic())
-        rounds.run_rounds(book, lambda _: ([task], {}), chain, remote, patience)
+        rounds.run_rounds(book, lambda _: (tasks, {}), chain, remote, patience)
         book.conclude(str(tmp_path), [])
         return book.problems
 
@@ -112,9 +111,9 @@ def test_ctrl_c_does_not_wait_for_shards_to_be_sealed(tmp_path: Path) -> None:
     store = Store(str(tmp_path), {})
     never: Future[Any] = Future()
     book = rounds.Bookkeeper(store, Survey({}, {}), time.monotonic(), start_sealing=lambda shards: never)
-    tasks = [ShardTask(Shard("new", "/in/new.tar", "tar"))]
+    tasks = Tasks([Shard("new", "/in/new.tar", "tar")], {})
 
-    def chain(tasks: list[ShardTask]) -> Any:
+    def chain(tasks: Tasks) -> Any:
         book.collect()
         raise KeyboardInterrupt
 
