@@ -54,7 +54,8 @@ class FreeSegmenter:
         self._seconds = seconds
 
     def segment_images(self, images: Sequence[bytes], phrases: Sequence[Sequence[str]]) -> list[ImageResult]:
-        time.sleep(self._seconds * len(images))
+        if self._seconds:  # even to sleep for no time gives the core away
+            time.sleep(self._seconds * len(images))
         return [ImageResult(64, 64, [_mask(text) for text in asked], None, 1) for asked in phrases]
 
 

@@ -6,6 +6,7 @@ whose images have no annotations into `list<null>`, and readers then refuse the 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection
 from typing import Final
 
@@ -119,7 +120,12 @@ ANNOTATION_SCHEMA: Final = pa.schema(
 
 def annotation_schema(added: Collection[str] = ()) -> pa.Schema:
     """ANNOTATION_SCHEMA with those of ADDED_SIGNALS that `added` names in each annotation."""
-    fields = [(name, pa.float32()) for name in ADDED_SIGNALS if name in added]
+    return _with_signals(tuple(name for name in ADDED_SIGNALS if name in added))
+
+
+@functools.cache  # to make it takes as long as to encode some images
+def _with_signals(added: tuple[str, ...]) -> pa.Schema:
+    fields = [(name, pa.float32()) for name in added]
     place = ANNOTATION_SCHEMA.get_field_index("annotations")
     annotation = pa.struct([*ANNOTATION_TYPE, *fields])
     return ANNOTATION_SCHEMA.set(place, pa.field("annotations", pa.list_(annotation)))

@@ -70,7 +70,8 @@ class Deadlines:
                     self._arm()
 
     def _arm(self) -> None:
-        faulthandler.cancel_dump_traceback_later()
         if self._samples:
             seconds = self._seconds * next(iter(self._samples.values()))
             faulthandler.dump_traceback_later(seconds, exit=True, file=_STDERR)
+        else:
+            faulthandler.cancel_dump_traceback_later()
