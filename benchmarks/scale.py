@@ -149,10 +149,11 @@ COLUMNS = ("images", "shards", "images/s", "s", "driver CPU s", "ms a chunk", "M
 
 
 def table_of_sizes(most: int, chunk_size: int) -> None:
-    """Sizes, then shard sizes; the last line compares the cost of a row at both ends."""
+    """Sizes, then shard sizes; the last lines compare both ends: the driver, and the cost of a row."""
     table = Table(*COLUMNS, title=f"a model that costs nothing, chunks of {chunk_size}")
     sizes = [(10**n, max(4, 10**n // 10_000), "parquet") for n in range(3, 7) if 10**n <= most]
-    costs = {}
+    costs: dict[tuple[int, int], float] = {}
+    drivers: dict[tuple[int, int], tuple[int, float, float]] = {}  # chunks, CPU seconds, MiB
     with tempfile.TemporaryDirectory() as folder:
         for images, shards, kind in [*sizes, (30_000, 12, "tar"), (30_000, 3_000, "tar")]:
             source, output = Path(folder) / f"{kind}-{images}-{shards}", Path(folder) / "out"
@@ -161,6 +162,7 @@ def table_of_sizes(most: int, chunk_size: int) -> None:
             files = sum(path.is_file() for path in output.rglob("*"))
             chunks = sum(-(-(images // shards) // chunk_size) for _ in range(shards))
             costs[images, shards] = (row["seconds"] - row["start_seconds"]) / images
+            drivers[images, shards] = (chunks, row["driver_cpu_seconds"], row["driver_mib"])
             table.add_row(
                 *(f"{images:,}", f"{shards:,}", f"{row['images_per_second']:,.0f}", f"{row['seconds']:.1f}"),
                 *(f"{row['driver_cpu_seconds']:.1f}", f"{1000 * row['driver_cpu_seconds'] / chunks:.1f}"),
@@ -174,7 +176,10 @@ def table_of_sizes(most: int, chunk_size: int) -> None:
     ends = [(n, s) for n, s, _ in sizes if n >= 10_000]
     if len(ends) > 1:
         first, last = ends[0], ends[-1]
-        print(f"cost per row {last[0]:.0e} / {first[0]:.0e}: {costs[last] / costs[first]:.2f}")
+        chunks, seconds, mib = (b - a for a, b in zip(drivers[first], drivers[last], strict=True))
+        print(f"driver: {1000 * seconds / chunks:.2f} ms of CPU a chunk beyond the first, {mib:.0f} MiB more")
+        sizes_of = " / ".join(f"10^{len(str(images)) - 1}" for images, _ in (last, first))
+        print(f"cost per row {sizes_of}: {costs[last] / costs[first]:.2f}")
 
 
 def requests_table(chunk_size: int) -> None:

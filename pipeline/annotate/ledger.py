@@ -145,7 +145,8 @@ class Ledger:
         return "suspect" if entry is not None and (entry.open is not None or entry.deaths) else "new"
 
     def written(self, receipt: Receipt) -> None:
-        """The file of a chunk is there."""
+        """The file of a chunk is there, so that its work is finished."""
+        self.end(chunk_key(receipt.shard, receipt.chunk))
         receipt.notes["written_at"] = time.monotonic()  # the driver's clock: it is on the same machine
         self._written.add((receipt.shard, receipt.chunk))
         self._receipts.append(receipt)

@@ -140,7 +140,8 @@ class Tasks:
         shard = self.shards[number]
         begun = self.begun.get(shard.name)
         done, end = (begun.done, begun.chunks) if begun else (frozenset(), None)
-        return ShardTask(shard, done, end, self.limits and self.limits[shard.name], fresh=begun is None)
+        limit = self.limits[shard.name] if self.limits else None
+        return ShardTask(shard, done, end, limit, fresh=begun is None)
 
 
 def plan_tasks(

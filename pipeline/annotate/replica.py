@@ -99,10 +99,11 @@ class Replica:
         """`table`: one row of CHUNK_SCHEMA. Returns one row with the number of its chunks, all written."""
         numbers = chunks.numbers(table)
         standing = self._ledger.standing(numbers)
+        before = [None, *(chunk_key(*number) for number in numbers)]
         with ThreadPoolExecutor(min(len(numbers), _WRITTEN_AT_ONCE)) as pool:
             writing = [
-                pool.submit(self._write, *self._compute(*travelling, alone=found == "suspect"))
-                for travelling, found in zip(chunks.from_table(table), standing, strict=True)
+                pool.submit(self._write, *self._compute(*travelling, alone=found == "suspect", after=after))
+                for travelling, found, after in zip(chunks.from_table(table), standing, before, strict=False)
                 if found != "written"
             ]
         for written in writing:
@@ -111,17 +112,31 @@ class Replica:
         return pa.table({"chunks": [len(numbers)]})
 
     def _write(self, chunk: Chunk, rows: pa.Table, notes: dict[str, Any]) -> None:
-        self._ledger.written(self._writer.write(chunk, rows, notes))
+        try:
+            self._ledger.written(self._writer.write(chunk, rows, notes))
+        except BaseException:
+            self._ledger.end(chunk_key(chunk.shard.name, chunk.index))  # nobody died
+            raise
 
     def _compute(
-        self, chunk: Chunk, phrases: list[list[Phrase]] | None, notes: dict[str, Any], alone: bool
+        self,
+        chunk: Chunk,
+        phrases: list[list[Phrase]] | None,
+        notes: dict[str, Any],
+        alone: bool,
+        after: str | None,
     ) -> tuple[Chunk, pa.Table, dict[str, Any]]:
-        """The chunk's annotation rows and what it took."""
+        """The chunk's annotation rows and what it took.
+
+        Args:
+            alone: nothing else is computed meanwhile.
+            after: the work that this thread did last, which the ledger has not been told is finished.
+        """
         started = time.perf_counter()
         with self._books:
             idle = 0.0 if self._under_way else started - self._free_since
             self._under_way += 1
-        phrases, results, reasons = self._annotate(chunk, phrases, alone)
+        phrases, results, reasons = self._annotate(chunk, phrases, alone, after)
         if self._after_chunk is not None:
             with self._hook:
                 self._after_chunk(chunk, phrases, results)
@@ -153,7 +168,7 @@ class Replica:
         return chunk, rows, notes
 
     def _annotate(
-        self, chunk: Chunk, phrases: list[list[Phrase]] | None, alone: bool
+        self, chunk: Chunk, phrases: list[list[Phrase]] | None, alone: bool, after: str | None
     ) -> tuple[list[list[Phrase]], list[ImageResult | None], list[Reason | None]]:
         """Phrases, result and reason of each sample, span by span as the ledger says."""
         count = len(chunk.samples)
@@ -163,7 +178,7 @@ class Replica:
         key = chunk_key(chunk.shard.name, chunk.index)
         together = getattr(self._segmenter, "overlapping_calls", False) and phrases is not None
         with self._gate.enter(alone=alone or not together):
-            plan = self._ledger.begin(key, count, worker())
+            plan = self._ledger.begin(key, count, worker(), after)
             for position in plan.quarantine:
                 reasons[position] = (
                     KILLED_WORKER,
@@ -178,7 +193,6 @@ class Replica:
                     if phrases is None:
                         self._ask(chunk.samples, span, asked, reasons)
                     self._segment(chunk.samples, span, asked, results, reasons)
-            self._ledger.end(key)
         return asked, results, reasons
 
     def _why_none(self, sample: Sample) -> Reason | None:

@@ -35,7 +35,7 @@ _READ_TASKS = 4096
 #: Chunks that share a row at most, and bytes of their images.
 _TRAVEL_TOGETHER, _ROW_BYTES = 256, 64 << 20
 #: A reader that is far ahead of the replicas asks again so often, and goes on after a while in any case.
-_ASK_SECONDS, _WAIT_SECONDS = 0.1, 30.0
+_ASK_SECONDS, _WAIT_SECONDS = 0.25, 30.0
 
 #: With --sample, so many chunks' worth of samples are read for one chunk's worth of rows at most.
 _MAX_READ_AHEAD = 16
@@ -152,48 +152,53 @@ class ShardReader:
         run, rows, read = tasks[0].shard.name, itertools.count(), 0
         row: list[chunks.Travelling] = []
         room = space = 0
-        for chunk, notes in itertools.chain.from_iterable(map(self._read, tasks)):
+        for chunk, notes, key in itertools.chain.from_iterable(map(self._read, tasks)):
             size = notes.get("bytes_in", 0)
             if row and (len(chunk.samples) > room or size > space):
+                self.ledger.end(key)
                 yield row
                 row = []
             if not row:
-                room, space = self._room(run, next(rows), read), _ROW_BYTES
+                room, space = self._room(run, next(rows), read, key), _ROW_BYTES
             row.append((chunk, None, notes))
             read, room, space = read + len(chunk.samples), room - len(chunk.samples), space - size
             if room <= 0 or space <= 0 or len(row) == _TRAVEL_TOGETHER:
+                self.ledger.end(key)
                 yield row
                 row = []
         if row:
             yield row
         self.ledger.end_run(run, read)
 
-    def _room(self, run: str, row: int, read: int) -> int:
+    def _room(self, run: str, row: int, read: int, key: str) -> int:
         end = time.monotonic() + _WAIT_SECONDS
         while not (room := self.ledger.room(run, row, read, wait=time.monotonic() < end)):
+            self.ledger.end(key)  # nobody is to blame for what happens while this waits
             time.sleep(_ASK_SECONDS)
         return room
 
-    def _read(self, task: ShardTask) -> Iterator[tuple[Chunk, dict[str, Any]]]:
+    def _read(self, task: ShardTask) -> Iterator[tuple[Chunk, dict[str, Any], str]]:
+        """Each chunk with its notes and the work of reading it, for whoever pauses before the next to end."""
+        key = None
         found = select_chunks(task, self.reader, self.chunk_size, self.fraction)
         for step in range(2**62):
-            key = f"read {task.shard.name} after {step} chunks"
-            if not self.ledger.begin(key, 1, worker()).run:
-                number = self._next_number(task, step)
-                yield self._unreadable(task.shard, number), {}
+            before, key = key, f"read {task.shard.name} after {step} chunks"
+            if not self.ledger.begin(key, 1, worker(), before).run:
+                yield self._unreadable(task.shard, self._next_number(task, step)), {}, key
                 self.ledger.end(key)
                 return
             started = time.perf_counter()
             chunk = next(found, None)
-            self.ledger.end(key)
             if chunk is None:
+                self.ledger.end(key)
                 return
             size = sum(len(sample.image or b"") for sample in chunk.samples)
             notes: dict[str, Any] = {"read_seconds": time.perf_counter() - started, "bytes_in": size}
             if task.fresh and chunk.last and chunk.index == 0:
                 notes[WHOLE_SHARD] = True
-            yield chunk, notes
+            yield chunk, notes, key
             if chunk.last:
+                self.ledger.end(key)
                 return
 
     @staticmethod
