@@ -41,7 +41,7 @@ def image_ref(
     return {"url": url, "member": member, "offset": offset, "length": length}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # a run holds all of its shards
 class Shard:
     """One unit of input: a tar, a Parquet file, or a run of a folder's images.
 
