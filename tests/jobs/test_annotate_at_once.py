@@ -43,6 +43,6 @@ def test_jobs_of_both_parts_and_one_more_of_the_second(micro_model: Path, tmp_pa
     totals = json.loads((output / "_stats.json").read_bytes())
     assert (totals["complete"], totals["samples"]) == (True, 240)
     seconds = time.monotonic() - began
-    record(
-        "jobs of parts 1/2, 2/2 and 2/2 at once", "yes", "each exits 0, one says the other is there", seconds
-    )
+    done = "jobs of parts 1/2, 2/2 and 2/2 at once; OUTPUT on a local disk"
+    said = "each exits 0, one says that the other is there"
+    record("jobs at once on one OUTPUT", done, "yes", said, seconds)
