@@ -11,6 +11,7 @@ from typing import Any
 from pipeline.dataset.annotation_dataset import AnnotationFile
 from pipeline.dataset.phrase_index import Index
 from sspsam.errors import DataError
+from sspsam.schema import ANNOTATION_TYPE
 
 #: Columns that a page does not need: hashes, and embedded images of megabytes.
 _NOT_FOR_PAGES = ("phash", "image")
@@ -63,8 +64,10 @@ class Rows:
                     table = opened.read_row_group(group, columns=list(names))
                     for image, row in inside:
                         found[image] = {"id": image, **table.slice(row, 1).to_pylist()[0]}
-                        for annotation in found[image].get("annotations") or []:
-                            annotation["phrase"] = annotation["phrase"] or ""  # as in the index
+                        annotations = found[image].get("annotations") or []
+                        for at, one in enumerate(annotations):  # what is null is as in the index
+                            whole = one or dict.fromkeys(ANNOTATION_TYPE.names)
+                            annotations[at] = {**whole, "phrase": whole["phrase"] or ""}
                 first += count
         return found
 

@@ -47,7 +47,7 @@ def benchmark(rng: random.Random, folder: Path) -> None:
             # A record travels to workers without its dataset: its key and image say which it is.
             judged(lambda record=record: record.rle(record.height or 72, record.width or 96), "record ")
 
-    judged(use, str(folder))
+    judged(use, str(folder), "no image ")  # which says where it was looked for
 
 
 def coco(rng: random.Random, folder: Path) -> None:
