@@ -158,7 +158,7 @@ class Record:
         if self.segmentation is not None:
             try:
                 return self.segmentation.rle(height, width, storage_options)
-            except (DataError, TypeError, ValueError, OverflowError) as error:
+            except (DataError, LookupError, TypeError, ValueError, OverflowError) as error:
                 raise DataError(f"record {self.key} of {self.image.url}: {one_line(error)}") from error
         if self.has_target:
             raise DataError(
