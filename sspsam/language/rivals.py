@@ -61,7 +61,11 @@ def opposite(phrase: str, kind: str) -> str:
         return word.upper() if found.isupper() else word.capitalize() if found[0].isupper() else word
 
     swapped = _PATTERNS[kind].sub(other, phrase)
-    return swap_left_right(swapped) if kind == "side" and can_mirror(phrase) else swapped
+    if kind != "side":
+        return swapped
+    mirrored = swap_left_right(swapped)
+    # "left underneath" is a side, "right underneath" may be none: there is no way back.
+    return mirrored if can_mirror(phrase) and can_mirror(mirrored) else swapped
 
 
 def other_heads(phrase: str, count: int) -> list[str]:

@@ -56,6 +56,7 @@ def test_truth_scores_itself_as_perfect_and_faults_are_counted(tmp_path: Path) -
         score(tmp_path / "nowhere")
 
 
+@pytest.mark.chaos
 @pytest.mark.timeout(600)
 def test_the_demo_itself(tmp_path: Path) -> None:
     """As `make demo` runs it, in a folder of its own; then again, which computes nothing."""

@@ -163,6 +163,7 @@ def test_same_command_resumes_and_another_is_refused(
     assert len({row["key"] for row in rows(output)} & kept) == 23
 
 
+@pytest.mark.chaos
 def test_jobs_of_parts_fill_one_dataset(
     undisturbed: tuple[Path, Path, RunSummary],
     micro_model: Path,

@@ -38,6 +38,9 @@ def test_what_rivals_say() -> None:
 
     assert opposite("the Top left Cat", "side") == "the Bottom right Cat"
     assert opposite("the bag left on the bench", "side") == "the bag left on the bench"  # no side
+    assert (
+        opposite("the one left underneath", "side") == "the one left underneath"
+    )  # "right underneath" is no side
     assert opposite("a woman in front of a RED bus", "relation") == "a woman behind a RED bus"
     assert opposite("a woman in front of a RED bus", "colour") == "a woman in front of a GREEN bus"
     assert opposite("blackbird", "colour") == "blackbird"
