@@ -136,7 +136,7 @@ def _with_neighbour(noun: Token) -> int:
         return int(noun.i)
     after = noun.nbor()
     if noun.dep_ == "pobj" and after.head == noun.head.head and noun.head.lower_ != "of":
-        front = after.lower_ == "in" and after.nbor().lower_ == "front"
+        front = noun.doc[after.i : after.i + 2].text.lower() == "in front"  # the text may end in "in"
         if after.lower_ in RELATIONS or front:
             return int(after.right_edge.i)
     seen = noun.dep_ == "dobj" and after.head == noun.head and noun.head.lower_.startswith(OBSERVING)

@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipeline.phrases import CaptionReader, Phrase, noun_phrases, phrase_source
@@ -174,6 +174,7 @@ TEXTS = st.one_of(st.text(max_size=60), st.lists(WORDS, max_size=25).map(" ".joi
 
 
 @settings(max_examples=150, deadline=None)
+@example(captions=["B1In A0in"])
 @given(captions=st.lists(st.one_of(st.none(), TEXTS), max_size=5))
 def test_spans_are_exact_and_nothing_repeats(captions):
     found = noun_phrases(captions)
