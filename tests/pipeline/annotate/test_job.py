@@ -201,6 +201,7 @@ def test_jobs_of_parts_fill_one_dataset(
     assert "not finished" not in (cli(["stats", str(output)]) or capsys.readouterr().out)
 
 
+@pytest.mark.chaos
 def test_a_killed_replica_changes_nothing(
     undisturbed: tuple[Path, Path, RunSummary], micro_model: Path, tmp_path: Path
 ) -> None:
@@ -294,6 +295,7 @@ def test_samples_that_kill_are_found_and_the_rest_is_annotated(micro_model: Path
     record("samples that kill their process, or hang", done, "all others", said, None, once=once)
 
 
+@pytest.mark.chaos
 def test_errors_are_retried_by_kind(micro_model: Path, tmp_path: Path) -> None:
     source, output, notes = tmp_path / "in", tmp_path / "out", tmp_path / "notes"
     notes.mkdir()
