@@ -23,7 +23,7 @@ from tests.seed import SEED
 pytestmark = pytest.mark.timeout(900)
 
 #: So many that a run lasts well beyond the moment at which it is stopped.
-SHARDS = 8
+SHARDS = 5
 
 
 @pytest.mark.chaos
