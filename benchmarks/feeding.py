@@ -139,7 +139,7 @@ def stages(photo: bytes, folder: Path, decode: str) -> dict[str, float]:
     side = config.sam.image_size if decode == "reduced" else None
     decoded = decode_reduced(photo, MAX_PIXELS, side)
     geometry = Geometry.of(decoded.width, decoded.height, config)
-    where = places([geometry], config.score_size, 1)
+    where = places([geometry], config.score_size, 1, torch.device("cpu"))
     logits, slots = made_up_logits(config.sam.image_size // 4), torch.zeros(PHRASES, dtype=torch.long)
     tokens, sentences = torch.ones(1, 1 + config.clip.grid**2, 8), torch.ones(PHRASES, 8)
 

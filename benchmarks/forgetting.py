@@ -19,7 +19,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -43,23 +43,17 @@ from sspsam.training.record_batches import RecordOptions
 from sspsam.training.train_config import TrainConfig
 from sspsam.training.training_data import RecordData
 
-_STYLE = "heldout-style"
+STYLE = "heldout-style"
 _ROWS = 50  # of a file
 
 
-def write_dataset(folder: Path, start: int, count: int, absent: bool) -> None:
-    """Scenes of the style as an annotation dataset with embedded images."""
+def write_rows(folder: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Rows of `embedded_row` as an annotation dataset."""
     (folder / "annotations").mkdir(parents=True)
-    schema = ANNOTATION_SCHEMA
-    if "image" not in schema.names:
-        schema = schema.append(pa.field("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])))
-    drawn = scenes(_STYLE, start, count)
-    number = 0
-    while rows := [_row(scene, absent) for scene in islice(drawn, _ROWS)]:
-        for row in rows:
-            row["index"], number = number, number + 1
-        name = folder / "annotations" / f"{number:06d}.parquet"
-        pq.write_table(pa.Table.from_pylist(rows, schema=schema), name)
+    numbered = (row | {"index": number} for number, row in enumerate(rows))
+    while some := list(islice(numbered, _ROWS)):
+        table = pa.Table.from_pylist(some, schema=ANNOTATION_SCHEMA)
+        pq.write_table(table, folder / "annotations" / f"{some[0]['index']:06d}.parquet")
     (folder / "_import.json").write_text(json.dumps({"version": 1, "complete": True, "format": "scenes"}))
 
 
@@ -71,24 +65,19 @@ def _row(scene: Scene, absent: bool) -> dict[str, Any]:
 def embedded_row(
     scene: Scene, labels: Sequence[tuple[str, np.ndarray]], shard: str = "scenes"
 ) -> dict[str, Any]:
-    """A row of the annotation schema with the picture and (S, S) bool masks, empty for what is not there.
-
-    No list of fixed size is null: pyarrow 25 refuses what other versions take.
-    """
+    """A row of the annotation schema with the picture and (S, S) bool masks, empty for what is not there."""
     picture = io.BytesIO()
     Image.fromarray(scene.image).save(picture, "PNG")
     height, width = scene.labels.shape
     annotations = []
     for text, mask in labels:
         rle = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
-        box = coco_mask.toBbox(rle).tolist()
         annotations.append(
             {
                 "phrase": text,
                 "has_target": bool(mask.any()),
                 "segmentation": {"size": [height, width], "counts": rle["counts"].decode("ascii")},
-                "bbox": box,
-                "predicted_box": box,
+                "bbox": coco_mask.toBbox(rle).tolist(),
                 "area": int(coco_mask.area(rle)),
             }
         )
@@ -146,7 +135,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     _tell("before", load(options.model), options.scored)
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data"
-        write_dataset(data, options.scored, options.scenes, options.own_absent)
+        drawn = scenes(STYLE, options.scored, options.scenes)
+        write_rows(data, (_row(scene, options.own_absent) for scene in drawn))
         for number, words in enumerate(options.tries or [""]):
             started = time.monotonic()
             run_stages(
@@ -170,7 +160,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _tell(what: str, model: SSPSAM, count: int) -> None:
     found = {
-        name: score(model, split, count) for name, split in (("twemoji", _STYLE), ("held-out", "heldout"))
+        name: score(model, split, count) for name, split in (("twemoji", STYLE), ("held-out", "heldout"))
     }
     told = [f"{name} {' '.join(f'{k} {v:.3f}' for k, v in found[name].items())}" for name in found]
     print(f"forgetting: {what} {'; '.join(told)}", flush=True)

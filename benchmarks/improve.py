@@ -17,7 +17,6 @@ With --work the same command goes on where it ended. It needs no Ray and no spaC
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -27,28 +26,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
-from benchmarks.forgetting import embedded_row, score, settings
+from benchmarks.forgetting import STYLE, embedded_row, score, settings, write_rows
 from pipeline.calibrate.fit import fit_part
 from pipeline.dataset.audit_sample import draw, sample_of
-from pipeline.dataset.calibration import predict
+from pipeline.dataset.calibration import DERIVED, predict
 from pipeline.dataset.threshold_guarantee import choose_threshold, look_confidence
 from sspsam import SSPSAM, Segmenter
 from sspsam.data import DataConfig
 from sspsam.inference.results import SegmenterConfig
 from sspsam.scenes import scenes
 from sspsam.scenes.scene import Scene
-from sspsam.schema import ANNOTATION_SCHEMA, SIGNALS, VERIFICATION_SIGNALS
+from sspsam.schema import SIGNALS, VERIFICATION_SIGNALS
 from sspsam.training.recipes import RECIPES, run_stages
 from sspsam.training.record_batches import RecordOptions
 from sspsam.training.training_data import RecordData
 
-STYLE = "heldout-style"
-#: Beside the signals, as `sspsam calibrate` has them.
-_DERIVED = ("area_fraction", "target_pixels", "words")
 _AT_ONCE = 50
 
 
@@ -121,12 +115,7 @@ def write_dataset(folder: Path, style: Drawn, kept: np.ndarray, old: Sequence[Sc
         labels = [(scene.phrases[style.places[i, 1]].text, style.masks[i]) for i in at]
         if labels:
             rows.append(embedded_row(scene, labels, "new"))
-    (folder / "annotations").mkdir(parents=True)
-    for first in range(0, len(rows), _AT_ONCE):
-        some = [row | {"index": first + i} for i, row in enumerate(rows[first : first + _AT_ONCE])]
-        table = pa.Table.from_pylist(some, schema=ANNOTATION_SCHEMA)
-        pq.write_table(table, folder / "annotations" / f"{first:06d}.parquet")
-    (folder / "_import.json").write_text(json.dumps({"version": 1, "complete": True, "format": "scenes"}))
+    write_rows(folder, rows)
 
 
 def take_round(number: int, model: str, options: Any, work: Path) -> str:
@@ -134,7 +123,7 @@ def take_round(number: int, model: str, options: Any, work: Path) -> str:
     data, run = work / f"data-{number}", work / f"run-{number}"
     load = partial(SSPSAM.from_pretrained, device=options.device)
     if not (data / "_import.json").exists():
-        names = (*SIGNALS, *VERIFICATION_SIGNALS[options.verify], *_DERIVED)
+        names = (*SIGNALS, *VERIFICATION_SIGNALS[options.verify], *DERIVED)
         style = annotate(load(model), STYLE, options.scored, options.scenes, options.verify)
         known = annotate(load(model), "validation", 0, options.known, options.verify)
         kept = keep(style, known, names, options, number)

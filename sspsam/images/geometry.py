@@ -234,13 +234,14 @@ def patch_overlaps(spans: torch.Tensor, square: int, grid: int, score_size: int)
     """(..., grid, score_size) float32: share of a patch's side under each score pixel, along one axis.
 
     Args:
-        spans: (..., 3) float64, as `Geometry.spans` has them. Score pixels beyond the third are padding.
+        spans: (..., 3), as `Geometry.spans` has them, in the precision to compute with. Score pixels beyond
+            the third are padding.
         square: side of the CLIP square.
     """
     start, clip_side, scored_side = (one[..., None] for one in spans.unbind(-1))
-    steps = torch.arange(score_size + 1, dtype=torch.float64, device=spans.device)
+    steps = torch.arange(score_size + 1, dtype=spans.dtype, device=spans.device)
     edges = start + torch.minimum(steps, scored_side) * (clip_side / scored_side)
-    patches = torch.arange(grid + 1, dtype=torch.float64, device=spans.device) * (square / grid)
+    patches = torch.arange(grid + 1, dtype=spans.dtype, device=spans.device) * (square / grid)
     high = torch.minimum(edges[..., None, 1:], patches[1:, None])
     low = torch.maximum(edges[..., None, :-1], patches[:-1, None])
     return ((high - low).clamp_min(0) * (grid / square)).float()

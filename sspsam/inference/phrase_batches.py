@@ -85,8 +85,9 @@ class PhraseRunner:
         futures: list[Future[None]] = []
         drawn_masks: list[tuple[int, Callable[[], None]]] = []
         geometries = [draft.geometry for draft in drafts]
-        where = places(geometries, self._model.config.score_size, len(features.clip_tokens))
-        decode = partial(self._decode, features, to_device(where, features.clip_tokens.device), encoded)
+        tokens = features.clip_tokens
+        where = places(geometries, self._model.config.score_size, len(tokens), tokens.device)
+        decode = partial(self._decode, features, where, encoded)
         checks = Checks(self._verifier, drafts, features, images) if self._verifier else None
         for part, decoded in run_halving(decode, tasks, self._batch):
             if isinstance(decoded, OutOfMemoryError):

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sspsam.images.geometry import Geometry, patch_overlaps, resize
+from sspsam.inference.transfers import to_device
 
 if TYPE_CHECKING:
     from sspsam.model_config import SSPSAMConfig
@@ -30,16 +31,18 @@ class SquareScores:
     signals: Tensor  # (3, N) float32: score, stability, clip_score; NaN where undefined
 
 
-def places(geometries: Sequence[Geometry], score_size: int, rows: int) -> Tensor:
-    """(rows, 2, 4) float64 of B images by axis (y, x): `Geometry.spans`, and the side of `SamFrame.inside`.
+def places(geometries: Sequence[Geometry], score_size: int, rows: int, device: torch.device) -> Tensor:
+    """Of B images by axis (y, x): `Geometry.spans`, and the side of `SamFrame.inside`.
 
-    Rows from B on, of images that are not there, repeat the last.
+    Returns (rows, 2, 4) on `device`, float64, or float32 on MPS, which has no other. Rows from B on, of
+    images that are not there, repeat the last.
     """
     found = [
         [(*span, side) for span, side in zip(one.spans(score_size), one.sam.inside(score_size), strict=True)]
         for one in geometries
     ]
-    return torch.tensor(found + found[-1:] * (rows - len(found)), dtype=torch.float64)
+    dtype = torch.float32 if device.type == "mps" else torch.float64
+    return to_device(torch.tensor(found + found[-1:] * (rows - len(found)), dtype=dtype), device)
 
 
 def score_squares(
@@ -54,7 +57,7 @@ def score_squares(
 
     Args:
         mask_logits: (N, L, L) float32 over the padded SAM square.
-        image_places: (B, 2, 4) float64, see `places`.
+        image_places: (B, 2, 4), see `places`.
         clip_tokens: (B, 1 + G*G, E), not normalised.
         sentences: (N, E).
         slots: (N,) int64, each phrase's image.

@@ -13,6 +13,7 @@ from sspsam.images.geometry import (
     box_iou,
     cxcywh_to_xyxy,
     logits_to_square,
+    patch_overlaps,
     xywh_to_xyxy,
     xyxy_to_cxcywh,
     xyxy_to_xywh,
@@ -104,6 +105,9 @@ def test_patch_overlap_is_exact(size, squares, grid) -> None:
     geometry = Geometry.fit(*size, *squares[:2])
     score = squares[1] // 2
     rows, columns = geometry.patch_overlap(grid, score)
+    single = patch_overlaps(torch.tensor(geometry.spans(score)), geometry.clip.size, grid, score)  # as on MPS
+    assert single.dtype == torch.float32
+    torch.testing.assert_close(single, torch.stack([rows, columns]), rtol=0, atol=1e-4)
     shares = rows @ torch.ones(score, score) @ columns.T
     clip = geometry.clip
     expected = clip.resized_width * clip.resized_height * (grid / clip.size) ** 2

@@ -47,7 +47,7 @@ def test_signals_equal_their_definitions(width: int, height: int, seed: int) -> 
     sentences = torch.randn(4, 16, generator=generator)
     boxes = torch.tensor([[0.0, 0.0, width / 2, height / 2]]).repeat(4, 1)
     others = torch.tensor([1, 1, 1, 1, 0])  # with a phrase of another image in the batch
-    where = places([Geometry.fit(height, 2 * width, CLIP, SAM), geometry], SCORE, 3)
+    where = places([Geometry.fit(height, 2 * width, CLIP, SAM), geometry], SCORE, 3, torch.device("cpu"))
     more = (torch.cat([one, one[:1]]) for one in (logits, sentences))
     scores = SquareScores(*score_squares(CONFIG, next(more), where, tokens, next(more), others))
     drawn = draw_masks(scores, slice(4), geometry, keep_square=True)
