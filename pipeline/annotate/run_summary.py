@@ -21,6 +21,8 @@ NAME = "_stats.json"
 
 #: Below this share of a replica's time spent waiting for chunks, the input does not bound the run.
 _IDLE_SHARE = 0.15
+#: From the first chunk to the last: in less, waiting for chunks says nothing, since all of it is starting up.
+_STEADY_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -168,7 +170,7 @@ class Measures:
             "start_seconds": elapsed if self._start_seconds is None else self._start_seconds,
             "stage_seconds": seconds,
             "occupancy": {batch: f[0] / f[1] for batch, f in self._filled.items() if f},
-            "verdict": verdict(seconds),
+            "verdict": verdict(seconds, self._last - self._first),
         }
 
 
@@ -181,12 +183,13 @@ def stage_seconds(notes: Iterable[dict[str, Any]]) -> dict[str, float]:
     return total
 
 
-def verdict(seconds: dict[str, float]) -> str:
+def verdict(seconds: dict[str, float], steady_seconds: float) -> str:
     """One sentence: what the replicas' time went into, and what to change about it.
 
     Args:
         seconds: as `stage_seconds` returns them; `idle` is a replica waiting for its next chunk,
             `decode` the model waiting for images inside a chunk.
+        steady_seconds: from the first chunk to the last.
     """
     idle, decode, model = seconds["idle"], seconds["decode"], seconds["model"]
     whole = idle + seconds["busy"]
@@ -195,17 +198,20 @@ def verdict(seconds: dict[str, float]) -> str:
     model = min(model, whole)  # its two halves work on different batches at once, and add up to more
     share = f"(replicas: model {model / whole:.0%}, decoding {decode / whole:.0%}, idle {idle / whole:.0%})"
     if idle / whole > _IDLE_SHARE and idle >= decode:
-        parts = {name: seconds[name] for name in ("read", "phrases", "write")}
-        slowest = max(parts, key=lambda name: parts[name])
-        cause = {
-            "read": "Reading bounds the run: put the cluster near the bucket, or add CPU nodes",
-            "phrases": "Finding phrases bounds the run: add CPU nodes",
-            "write": "Writing bounds the run: put the replicas near OUTPUT, or use a larger --chunk-size",
-        }[slowest]
-        return f"{cause} {share}."
-    if decode / whole > _IDLE_SHARE:
-        return f"Decoding images bounds the run: raise --cpus-per-replica {share}."
-    return f"The model bounds the run: more or faster replicas make it faster {share}."
+        if steady_seconds < _STEADY_SECONDS:
+            cause = "The run was too short to say what bounds it"
+        # Replicas write by themselves: what took less than they idled is not what they waited for.
+        elif seconds["write"] >= max(idle, seconds["read"], seconds["phrases"]):
+            cause = "Writing bounds the run: put the replicas near OUTPUT"
+        elif seconds["phrases"] > seconds["read"]:
+            cause = "Finding phrases bounds the run: add CPU nodes"
+        else:
+            cause = "Reading bounds the run: put the cluster near the bucket, or add CPU nodes"
+    elif decode / whole > _IDLE_SHARE:
+        cause = "Decoding images bounds the run: raise --cpus-per-replica"
+    else:
+        cause = "The model bounds the run: more or faster replicas make it faster"
+    return f"{cause} {share}."
 
 
 def duration(seconds: float) -> str:

@@ -70,15 +70,18 @@ def test_exit_code_follows_the_accounting() -> None:
 
 
 def test_verdict_names_what_bounds_the_run() -> None:
-    def of(**seconds: float) -> str:
+    def of(steady: float = 100, **seconds: float) -> str:
         notes = {f"{stage}_seconds": value for stage, value in seconds.items()}
-        return verdict(stage_seconds([notes]))
+        return verdict(stage_seconds([notes]), steady)
 
     assert of(model=90, busy=95, idle=5).startswith("The model bounds the run")
     assert of(model=50, decode=40, busy=95, idle=5).startswith("Decoding images bounds")
     assert of(model=50, busy=50, idle=50, read=60, write=5).startswith("Reading bounds")
     assert of(model=50, busy=50, idle=50, phrases=60).startswith("Finding phrases bounds")
     assert of(model=50, busy=50, idle=50, write=60).startswith("Writing bounds the run: put the replicas")
+    assert of(model=50, busy=50, idle=50, write=40, read=30).startswith("Reading bounds"), "idle for longer"
+    assert of(3, model=1, busy=1, idle=2, write=1).startswith("The run was too short to say what bounds it")
+    assert of(3, model=2, busy=2).startswith("The model bounds the run"), "measured, however short"
     assert of() == ""
 
 
