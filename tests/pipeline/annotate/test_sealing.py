@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import json
 from collections.abc import Iterable
@@ -87,16 +88,23 @@ class MemoryStore(Store):
         rows: list[tuple[int, str]] = []
         for name, data in self.files.items():
             if name.startswith("annotations/"):
-                try:
-                    table = pq.read_table(io.BytesIO(data), columns=["index", "status"])
-                except (pa.ArrowException, OSError):
-                    continue  # damaged by the test
-                rows += zip(table["index"].to_pylist(), table["status"].to_pylist(), strict=True)
+                rows += rows_in(data)
         indices = [index for index, _ in rows]
         assert len(indices) == len(set(indices)), f"a row twice: {sorted(indices)}"
         return sorted(rows)
 
 
+@functools.lru_cache(maxsize=2**12)  # each file is looked at after every write
+def rows_in(data: bytes) -> list[tuple[int, str]]:
+    """(index, status) of every row of a Parquet file; none, if the test damaged it."""
+    try:
+        table = pq.read_table(io.BytesIO(data), columns=["index", "status"])
+    except (pa.ArrowException, OSError):
+        return []
+    return list(zip(table["index"].to_pylist(), table["status"].to_pylist(), strict=True))
+
+
+@functools.cache
 def chunk_bytes(number: int, chunks: int, errors: frozenset[int] = frozenset()) -> bytes:
     """The file of a chunk; samples in `errors` are error rows."""
     start = number * CHUNK_ROWS
