@@ -43,6 +43,9 @@ _PART_OF_DONE = 1 / 16
 #: Readers are ahead of each replica by so many seconds, or chunks while its speed is not known.
 _AHEAD_SECONDS, _AHEAD_CHUNKS = 40.0, 8
 
+#: How the keys of replicas' work begin; others are readers'.
+_COMPUTING = "annotate "
+
 #: Shard and number of a chunk.
 ChunkId = tuple[str, int]
 
@@ -182,13 +185,15 @@ class Ledger:
 
     def advance(self, key: str, span: Span) -> None:
         """The open span of `key` is finished; `span` begins."""
-        self._fruitless_starts = 0
+        if key.startswith(_COMPUTING):
+            self._fruitless_starts = 0
         if key in self._entries:
             self._entries[key].open = span
 
     def end(self, key: str) -> None:
-        """The work `key` is finished."""
-        self._fruitless_starts = 0
+        """The work `key` is finished. What readers finish does not show that replicas live."""
+        if key.startswith(_COMPUTING):
+            self._fruitless_starts = 0
         self._entries.pop(key, None)
 
     def forget_open(self) -> None:
@@ -219,7 +224,7 @@ def _loading(replica: str) -> str:
 
 def chunk_key(shard: str, chunk: int) -> str:
     """The work of computing a chunk."""
-    return f"annotate {shard} {chunk}"
+    return f"{_COMPUTING}{shard} {chunk}"
 
 
 class LedgerClient(Protocol):

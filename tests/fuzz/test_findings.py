@@ -23,6 +23,7 @@ from jobs.cli import main
 from pipeline.curate.predicate import parse_predicate
 from pipeline.dataset.annotation_dataset import open_dataset
 from pipeline.dataset.dataset_schema import CURATED_SCHEMA
+from pipeline.dataset.image_rows import Rows, card
 from pipeline.dataset.phrase_index import Index
 from pipeline.dataset.phrase_rows import batch_schema
 from pipeline.import_.import_coco import read_segmentation
@@ -132,6 +133,20 @@ def test_training_data_names_the_damaged_file(tmp_path: Path) -> None:
         list(read_records(config))
 
 
+def test_a_mask_whose_size_lacks_numbers_names_its_record(tmp_path: Path) -> None:
+    output = make_dataset(tmp_path, images=6, shards=1).output
+    path = output / "annotations/shard-0000/00000.parquet"
+
+    def spoil(row: dict[str, Any]) -> None:
+        row["annotations"][0] |= {"has_target": True}
+        row["annotations"][0]["segmentation"]["size"] = []
+
+    _rewrite(path, spoil)
+    record, *_ = read_records(DataConfig(str(output), "annotations", split="all"))
+    with pytest.raises(DataError, match=rf"^record {record.key} of .*shard-0000\.tar: "):
+        record.rle(record.height, record.width)
+
+
 @pytest.mark.parametrize("text", ["not " * 900 + "true", "(" * 3000, "phrase = '\ud800'"])
 def test_predicates_that_broke_the_parser(text: str) -> None:
     with pytest.raises(ConfigError, match="--where"):
@@ -211,6 +226,20 @@ def test_manifests_and_references_of_another_form(tmp_path: Path, capsys: pytest
     assert index.progress().problems == ()
     with pytest.raises(DataError, match="is not followed"):
         open_dataset(str(output)).image_places.admit({"url": "/etc/\0passwd", "member": None})
+
+
+def test_annotations_that_are_null_are_shown_as_the_index_has_them(tmp_path: Path) -> None:
+    output = make_dataset(tmp_path, images=6, shards=1).output
+    path = output / "annotations/shard-0000/00000.parquet"
+    _rewrite(path, lambda row: row.update(annotations=[None, row["annotations"][0] | {"phrase": None}]))
+    index = Index(open_dataset(str(output)))
+    index.refresh()
+    ((image,),) = index.query("select id from images where key = '0000-00000'")
+    rows = Rows(index)
+    (shown,) = rows.read([image])
+    rows.close()
+    indexed = index.query(f"select phrase from masks join phrases using (phrase_id) where image_id = {image}")
+    assert [one["phrase"] for one in card(shown, {})["annotations"]] == ["", ""] == [p for (p,) in indexed]
 
 
 def test_numbers_that_json_does_not_have_are_null_in_the_viewer() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import shutil
@@ -18,7 +19,7 @@ from sspsam import SSPSAM
 from tests.processes import descendants
 from tests.sspsam.data.benchmarks import make_benchmarks
 
-STEPS = 40
+STEPS = 16
 
 
 def training_workers(root: int) -> list[int]:
@@ -43,11 +44,11 @@ def names_a_checkpoint(snapshot: Path) -> bool:
 
 
 def start(
-    output: Path, data: Path, model: Path, *options: str, folder: Path | None = None
+    output: Path, data: Path, model: Path, *options: str, folder: Path | None = None, ray: str = "local"
 ) -> subprocess.Popen[str]:
     environment = os.environ | {
         "RAY_AUTH_MODE": "disabled",
-        "RAY_ADDRESS": "local",
+        "RAY_ADDRESS": ray,
         "RAY_USAGE_STATS_ENABLED": "0",
         "OMP_NUM_THREADS": "1",
     }
@@ -121,13 +122,17 @@ def test_a_killed_worker_costs_no_step(tmp_path: Path, tiny_model_dir: Path):
 @pytest.mark.chaos
 @pytest.mark.timeout(900)
 def test_workers_find_relative_data_and_do_not_retry_what_will_not_pass(
-    tmp_path: Path, tiny_model_dir: Path
+    tmp_path: Path, tiny_model_dir: Path, cluster: None
 ) -> None:
+    from ray import get_runtime_context
+
+    # One cluster for all, whose folder is not that of the commands.
+    begin = functools.partial(start, folder=tmp_path, ray=get_runtime_context().gcs_address)
     bench = make_benchmarks(tmp_path / "bench")
     few = ("--steps", "2", "--validate-every", "2", "--validation-scenes", "1")
     data = bench.grefcoco.relative_to(tmp_path)
     output = tmp_path / "run"
-    done = start(output, data, tiny_model_dir, *few, folder=tmp_path)
+    done = begin(output, data, tiny_model_dir, *few)
     said, _ = done.communicate(timeout=400)
     assert done.returncode == 0, said[-3000:]
     assert (output / "model" / "model.safetensors").exists()
@@ -137,20 +142,21 @@ def test_workers_find_relative_data_and_do_not_retry_what_will_not_pass(
     shutil.copytree(bench.root, pictures)
     for picture in (pictures / "images").rglob("*.jpg"):
         picture.write_bytes(b"no picture")
-    for flags, message in (
-        (("--flip", "0"), "flip: 0.5 there, 0.0 here"),
-        (("--stage", "align"), "--stage align is trained on scenes"),
-        (("--data", str(pictures / "grefcoco")), "50 images in a row cannot be read"),
-    ):
-        place = output if "--flip" in flags else tmp_path / "other"
-        refused = start(place, data, tiny_model_dir, *few, *flags, folder=tmp_path)
+    aligned, broken = tmp_path / "aligned", tmp_path / "unread"
+    cases = (
+        (output, ("--flip", "0"), "flip: 0.5 there, 0.0 here"),
+        (aligned, ("--stage", "align"), "--stage align is trained on scenes"),
+        (broken, ("--data", str(pictures / "grefcoco")), "50 images in a row cannot be read"),
+    )
+    runs = [begin(place, data, tiny_model_dir, *few, *flags) for place, flags, _ in cases]
+    for refused, (_, _, message) in zip(runs, cases, strict=True):
         said, _ = refused.communicate(timeout=200)
         assert refused.returncode == 2, said[-3000:]
         assert message in said
         assert "RayTrainWorker" not in said
     # What only a worker meets ends the run too, at its first attempt.
     many = ("--steps", "30", "--learning-rate", "1e12")
-    wild = start(tmp_path / "wild", data, tiny_model_dir, *few, *many, folder=tmp_path)
+    wild = begin(tmp_path / "wild", data, tiny_model_dir, *few, *many)
     said, _ = wild.communicate(timeout=400)
     assert wild.returncode == 1, said[-3000:]
     assert re.match(r"sspsam train: stage masks, step \d+: .*--learning-rate", said.splitlines()[-1])

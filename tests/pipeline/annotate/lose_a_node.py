@@ -32,11 +32,13 @@ def main(source: str, output: str, model: str, notes: str, replaced: str) -> int
     import ray
     from ray.cluster_utils import Cluster
 
+    from pipeline.annotate import watch
     from pipeline.annotate.annotate_config import AnnotateConfig
     from pipeline.annotate.job import annotate
     from tests.pipeline.annotate.faults import LoadFaulty
     from tests.pipeline.annotate.inputs import two_phrases
 
+    watch._LOST_NODE_SECONDS = 5.0  # it is still silent for twice what a replica took, before it is given up
     # The replica does not fit on the head, as one with a GPU does not fit on a head without.
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     node = cluster.add_node(num_cpus=2)

@@ -351,12 +351,13 @@ def test_a_run_that_cannot_go_on_ends_and_says_why(micro_model: Path, tmp_path: 
 @pytest.mark.chaos
 def test_a_run_that_stalls_or_whose_replicas_die_at_once_ends(micro_model: Path, tmp_path: Path) -> None:
     source = write_shards(tmp_path / "in", shards=1, samples=4)
-    cases: list[tuple[Any, int, str]] = [
-        (faults.load_for_ever, 30, "load the model (node"),
-        (faults.die_while_loading, 600, "died 20 times in a row"),
+    four = {"replicas": "4", "cpus_per_replica": 0.25}  # which die side by side
+    cases: list[tuple[Any, dict[str, Any], str]] = [
+        (faults.load_for_ever, {"stall_timeout": 30}, "load the model (node"),
+        (faults.die_while_loading, {"stall_timeout": 600, **four}, "died 20 times in a row"),
     ]
-    for number, (factory, stall_timeout, message) in enumerate(cases):
-        config = configure(source, tmp_path / f"out-{number}", micro_model, stall_timeout=stall_timeout)
+    for number, (factory, options, message) in enumerate(cases):
+        config = configure(source, tmp_path / f"out-{number}", micro_model, **options)
         summary = annotate(config, phrase_source=two_phrases, segmenter_factory=factory, say=say)
         assert summary.exit_code == 1
         assert message in " ".join(summary.problems)

@@ -70,9 +70,12 @@ def test_counts_starts_that_finish_nothing() -> None:
     book = Ledger()
     assert [book.started("a"), book.started("b"), book.started("a")] == [1, 2, 3]
     assert {row["key"] for row in book.under_way()} == {"load the model (a)", "load the model (b)"}
-    book.begin("chunk", 4, "a")
+    book.begin("annotate 00000 0", 4, "a")
     assert book.started("b") == 4  # begun is not finished
-    book.end("chunk")
+    book.begin("read 00000 after 0 chunks", 1, "c")
+    book.end("read 00000 after 0 chunks")
+    assert book.started("b") == 5  # what a reader finished is not a replica's
+    book.end("annotate 00000 0")
     assert book.started("b") == 1
 
 
