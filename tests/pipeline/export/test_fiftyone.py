@@ -36,7 +36,7 @@ def make_environment(folder: Path) -> Path:
     """The interpreter of a new virtual environment that has FiftyOne and its database server."""
     venv.create(folder, with_pip=True)
     python = folder / "bin/python"
-    install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    install = [str(python), "-m", "pip", "install", "--quiet", "--no-compile", "--disable-pip-version-check"]
     for arguments in (PACKAGES, ("--no-deps", SERVER)):
         subprocess.run([*install, *arguments], check=True, timeout=1200)
     return python
