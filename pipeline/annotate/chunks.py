@@ -52,6 +52,12 @@ def numbers(table: pa.Table) -> list[tuple[str, int]]:
     return list(zip(found.field("shard").to_pylist(), found.field("chunk").to_pylist(), strict=True))
 
 
+def sizes(table: pa.Table) -> list[int]:
+    """Samples of each chunk of the one row of `table`."""
+    lengths: list[int] = table["chunks"][0].values.field("images").value_lengths().to_pylist()
+    return lengths
+
+
 def _packed(chunk: Chunk, phrases: Phrases | None, notes: dict[str, Any]) -> dict[str, Any]:
     bare = [dataclasses.replace(sample, image=None) for sample in chunk.samples]
     return {

@@ -147,14 +147,15 @@ class Ledger:
         entry = self._entries.get(key)
         return "suspect" if entry is not None and (entry.open is not None or entry.deaths) else "new"
 
-    def written(self, receipt: Receipt) -> None:
-        """The file of a chunk is there, so that its work is finished."""
-        self.end(chunk_key(receipt.shard, receipt.chunk))
-        receipt.notes["written_at"] = time.monotonic()  # the driver's clock: it is on the same machine
-        self._written.add((receipt.shard, receipt.chunk))
-        self._receipts.append(receipt)
-        self._samples += receipt.samples
-        self._seconds += float(receipt.notes.get("busy_seconds", 0.0))
+    def written(self, *receipts: Receipt) -> None:
+        """The files of chunks are there, so that their work is finished."""
+        for receipt in receipts:
+            self.end(chunk_key(receipt.shard, receipt.chunk))
+            receipt.notes["written_at"] = time.monotonic()  # the driver's clock: it is on the same machine
+            self._written.add((receipt.shard, receipt.chunk))
+            self._receipts.append(receipt)
+            self._samples += receipt.samples
+            self._seconds += float(receipt.notes.get("busy_seconds", 0.0))
 
     def end_row(self, chunks: Iterable[ChunkId]) -> None:
         """All chunks of a row are written."""
@@ -165,14 +166,26 @@ class Ledger:
         taken, self._receipts = self._receipts, []
         return taken
 
-    def begin(self, key: str, size: int, worker: str, after: str | None = None) -> Plan:
-        """Enter the work `key` of `size` samples; what was open under it counts as a death.
+    def enter(self, works: Sequence[tuple[str, int]], worker: str, after: Sequence[str] = ()) -> list[Plan]:
+        """Enter works that a process does one after the other, as many as may stand open together.
+
+        A death is held against all that are open, so a suspect one is entered alone, or it would soon be
+        held against its neighbours that they were near it.
 
         Args:
-            after: the work that this process has finished by now.
+            works: key and size in samples.
+            after: the works that this process has finished by now.
+
+        Returns:
+            The plans of the first of `works` that are entered, one at least; the others are not.
         """
-        if after is not None:
-            self.end(after)
+        self.end(*after)
+        known = [self._suspicion(key) == "suspect" for key, _ in works]
+        together = 1 if known[0] else known.index(True) if True in known else len(works)
+        return [self.begin(key, size, worker) for key, size in works[:together]]
+
+    def begin(self, key: str, size: int, worker: str) -> Plan:
+        """Enter the work `key` of `size` samples; what was open under it counts as a death."""
         self._entries.pop(_loading(worker), None)
         entry = self._entries.setdefault(key, _Entry(size, worker, time.time()))
         if entry.open is not None:
@@ -190,11 +203,12 @@ class Ledger:
         if key in self._entries:
             self._entries[key].open = span
 
-    def end(self, key: str) -> None:
-        """The work `key` is finished. What readers finish does not show that replicas live."""
-        if key.startswith(_COMPUTING):
-            self._fruitless_starts = 0
-        self._entries.pop(key, None)
+    def end(self, *keys: str) -> None:
+        """These works are finished. What readers finish does not show that replicas live."""
+        for key in keys:
+            if key.startswith(_COMPUTING):
+                self._fruitless_starts = 0
+            self._entries.pop(key, None)
 
     def forget_open(self) -> None:
         """The whole chain was ended on purpose: what is open now is nobody's death."""
@@ -234,11 +248,13 @@ class LedgerClient(Protocol):
     def room(self, run: str, row: int, read: int, wait: bool) -> int: ...
     def end_run(self, run: str, read: int) -> None: ...
     def standing(self, chunks: Sequence[ChunkId]) -> list[str]: ...
-    def written(self, receipt: Receipt) -> None: ...
+    def written(self, *receipts: Receipt) -> None: ...
     def end_row(self, chunks: Iterable[ChunkId]) -> None: ...
-    def begin(self, key: str, size: int, worker: str, after: str | None = None) -> Plan: ...
+    def enter(
+        self, works: Sequence[tuple[str, int]], worker: str, after: Sequence[str] = ()
+    ) -> list[Plan]: ...
     def advance(self, key: str, span: Span) -> None: ...
-    def end(self, key: str) -> None: ...
+    def end(self, *keys: str) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -262,8 +278,8 @@ class RemoteLedger:
     def standing(self, chunks: Sequence[ChunkId]) -> list[str]:
         return list(self._call("standing", chunks))
 
-    def written(self, receipt: Receipt) -> None:
-        self._call("written", receipt)
+    def written(self, *receipts: Receipt) -> None:
+        self._call("written", *receipts)
 
     def end_row(self, chunks: Iterable[ChunkId]) -> None:
         self._call("end_row", chunks)
@@ -271,15 +287,14 @@ class RemoteLedger:
     def take(self) -> list[Receipt]:
         return list(self._call("take"))
 
-    def begin(self, key: str, size: int, worker: str, after: str | None = None) -> Plan:
-        plan: Plan = self._call("begin", key, size, worker, after)
-        return plan
+    def enter(self, works: Sequence[tuple[str, int]], worker: str, after: Sequence[str] = ()) -> list[Plan]:
+        return list(self._call("enter", works, worker, after))
 
     def advance(self, key: str, span: Span) -> None:
         self._call("advance", key, span)
 
-    def end(self, key: str) -> None:
-        self._call("end", key)
+    def end(self, *keys: str) -> None:
+        self._call("end", *keys)
 
     def forget_open(self) -> None:
         self._call("forget_open")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -23,7 +23,8 @@ from pipeline.annotate.rows import (
     reason_of,
     rows_table,
 )
-from pipeline.annotate.shard_reader import PhraseSource, worker
+from pipeline.annotate.shard_reader import TOLD_SAMPLES, PhraseSource
+from pipeline.annotate.works import Works, worker
 from pipeline.dataset.calibration import Calibration
 from pipeline.phrases import Phrase
 from pipeline.sources import Chunk, Sample
@@ -39,6 +40,9 @@ CHUNKS_AT_ONCE = 2
 _WRITTEN_AT_ONCE = 16
 #: (chunk, its phrases, the result of each image or None where the model was not run) -> nothing.
 AfterChunk = Callable[[Chunk, list[list[Phrase]], "list[ImageResult | None]"], None]
+
+#: A chunk, its annotation rows, and measurements of it.
+_Computed = tuple[Chunk, pa.Table, dict[str, Any]]
 
 
 class Replica:
@@ -99,24 +103,34 @@ class Replica:
         """`table`: one row of CHUNK_SCHEMA. Returns one row with the number of its chunks, all written."""
         numbers = chunks.numbers(table)
         standing = self._ledger.standing(numbers)
-        before = [None, *(chunk_key(*number) for number in numbers)]
+        each = zip(numbers, chunks.sizes(table), standing, strict=True)
+        pieces = ((chunk_key(*number), size, size) for number, size, found in each if found != "written")
+        works = Works(self._ledger, pieces, TOLD_SAMPLES)
+        writing: list[Future[None]] = []
+        computed: list[_Computed] = []
         with ThreadPoolExecutor(min(len(numbers), _WRITTEN_AT_ONCE)) as pool:
-            writing = [
-                pool.submit(self._write, *self._compute(*travelling, alone=found == "suspect", after=after))
-                for travelling, found, after in zip(chunks.from_table(table), standing, before, strict=False)
-                if found != "written"
-            ]
+            for travelling, found in zip(chunks.from_table(table), standing, strict=True):
+                if found == "written":
+                    continue
+                computed.append(self._compute(*travelling, alone=found == "suspect", works=works))
+                if not works.ahead:  # chunks that were begun together are written together
+                    writing.append(pool.submit(self._write, computed))
+                    computed = []
         for written in writing:
             written.result()
         self._ledger.end_row(numbers)
         return pa.table({"chunks": [len(numbers)]})
 
-    def _write(self, chunk: Chunk, rows: pa.Table, notes: dict[str, Any]) -> None:
+    def _write(self, computed: Sequence[_Computed]) -> None:
+        receipts = []
         try:
-            self._ledger.written(self._writer.write(chunk, rows, notes))
+            for chunk, rows, notes in computed:
+                receipts.append(self._writer.write(chunk, rows, notes))
         except BaseException:
-            self._ledger.end(chunk_key(chunk.shard.name, chunk.index))  # nobody died
-            raise
+            self._ledger.end(*(chunk_key(chunk.shard.name, chunk.index) for chunk, _, _ in computed))
+            raise  # nobody died
+        finally:
+            self._ledger.written(*receipts)
 
     def _compute(
         self,
@@ -124,19 +138,19 @@ class Replica:
         phrases: list[list[Phrase]] | None,
         notes: dict[str, Any],
         alone: bool,
-        after: str | None,
-    ) -> tuple[Chunk, pa.Table, dict[str, Any]]:
+        works: Works,
+    ) -> _Computed:
         """The chunk's annotation rows and what it took.
 
         Args:
             alone: nothing else is computed meanwhile.
-            after: the work that this thread did last, which the ledger has not been told is finished.
+            works: of which the chunk is the next.
         """
         started = time.perf_counter()
         with self._books:
             idle = 0.0 if self._under_way else started - self._free_since
             self._under_way += 1
-        phrases, results, reasons = self._annotate(chunk, phrases, alone, after)
+        phrases, results, reasons = self._annotate(chunk, phrases, alone, works)
         if self._after_chunk is not None:
             with self._hook:
                 self._after_chunk(chunk, phrases, results)
@@ -168,7 +182,7 @@ class Replica:
         return chunk, rows, notes
 
     def _annotate(
-        self, chunk: Chunk, phrases: list[list[Phrase]] | None, alone: bool, after: str | None
+        self, chunk: Chunk, phrases: list[list[Phrase]] | None, alone: bool, works: Works
     ) -> tuple[list[list[Phrase]], list[ImageResult | None], list[Reason | None]]:
         """Phrases, result and reason of each sample, span by span as the ledger says."""
         count = len(chunk.samples)
@@ -178,7 +192,7 @@ class Replica:
         key = chunk_key(chunk.shard.name, chunk.index)
         together = getattr(self._segmenter, "overlapping_calls", False) and phrases is not None
         with self._gate.enter(alone=alone or not together):
-            plan = self._ledger.begin(key, count, worker(), after)
+            plan = works.begin()
             for position in plan.quarantine:
                 reasons[position] = (
                     KILLED_WORKER,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import os
 import pickle
 import time
 from collections.abc import Callable, Container, Iterator, Sequence
@@ -17,6 +16,7 @@ from pipeline.annotate import chunks
 from pipeline.annotate.annotate_config import InputConfig
 from pipeline.annotate.ledger import LedgerClient
 from pipeline.annotate.rows import KILLED_WORKER
+from pipeline.annotate.works import Works
 from pipeline.phrases import Phrase
 from pipeline.sources import Chunk, Sample, Shard
 
@@ -36,6 +36,9 @@ _READ_TASKS = 4096
 _TRAVEL_TOGETHER, _ROW_BYTES = 256, 64 << 20
 #: A reader that is far ahead of the replicas asks again so often, and goes on after a while in any case.
 _ASK_SECONDS, _WAIT_SECONDS = 0.25, 30.0
+
+#: The ledger is told together of shards of so many bytes, and of finding the phrases of so many samples.
+_TOLD_BYTES, TOLD_SAMPLES = 8 << 20, 64
 
 #: With --sample, so many chunks' worth of samples are read for one chunk's worth of rows at most.
 _MAX_READ_AHEAD = 16
@@ -150,55 +153,55 @@ class ShardReader:
 
     def _rows(self, tasks: Sequence[ShardTask]) -> Iterator[list[chunks.Travelling]]:
         run, rows, read = tasks[0].shard.name, itertools.count(), 0
+        firsts = ((_reading(task, 0), 1, task.shard.size or _TOLD_BYTES) for task in tasks)
+        works = Works(self.ledger, firsts, _TOLD_BYTES)
         row: list[chunks.Travelling] = []
         room = space = 0
-        for chunk, notes, key in itertools.chain.from_iterable(map(self._read, tasks)):
+        for chunk, notes in itertools.chain.from_iterable(self._read(task, works) for task in tasks):
             size = notes.get("bytes_in", 0)
             if row and (len(chunk.samples) > room or size > space):
-                self.ledger.end(key)
+                works.end()
                 yield row
                 row = []
             if not row:
-                room, space = self._room(run, next(rows), read, key), _ROW_BYTES
+                room, space = self._room(run, next(rows), read, works), _ROW_BYTES
             row.append((chunk, None, notes))
             read, room, space = read + len(chunk.samples), room - len(chunk.samples), space - size
             if room <= 0 or space <= 0 or len(row) == _TRAVEL_TOGETHER:
-                self.ledger.end(key)
+                works.end()
                 yield row
                 row = []
+        works.end()
         if row:
             yield row
         self.ledger.end_run(run, read)
 
-    def _room(self, run: str, row: int, read: int, key: str) -> int:
+    def _room(self, run: str, row: int, read: int, works: Works) -> int:
         end = time.monotonic() + _WAIT_SECONDS
         while not (room := self.ledger.room(run, row, read, wait=time.monotonic() < end)):
-            self.ledger.end(key)  # nobody is to blame for what happens while this waits
+            works.end()
             time.sleep(_ASK_SECONDS)
         return room
 
-    def _read(self, task: ShardTask) -> Iterator[tuple[Chunk, dict[str, Any], str]]:
-        """Each chunk with its notes and the work of reading it, for whoever pauses before the next to end."""
-        key = None
+    def _read(self, task: ShardTask, works: Works) -> Iterator[tuple[Chunk, dict[str, Any]]]:
+        """Each chunk with its notes; reading the first is the next of `works`."""
         found = select_chunks(task, self.reader, self.chunk_size, self.fraction)
         for step in range(2**62):
-            before, key = key, f"read {task.shard.name} after {step} chunks"
-            if not self.ledger.begin(key, 1, worker(), before).run:
-                yield self._unreadable(task.shard, self._next_number(task, step)), {}, key
-                self.ledger.end(key)
+            if step:
+                works.put_first((_reading(task, step), 1, 0))
+            if not works.begin().run:
+                yield self._unreadable(task.shard, self._next_number(task, step)), {}
                 return
             started = time.perf_counter()
             chunk = next(found, None)
             if chunk is None:
-                self.ledger.end(key)
                 return
             size = sum(len(sample.image or b"") for sample in chunk.samples)
             notes: dict[str, Any] = {"read_seconds": time.perf_counter() - started, "bytes_in": size}
             if task.fresh and chunk.last and chunk.index == 0:
                 notes[WHOLE_SHARD] = True
-            yield chunk, notes, key
+            yield chunk, notes
             if chunk.last:
-                self.ledger.end(key)
                 return
 
     @staticmethod
@@ -227,6 +230,10 @@ class ShardReader:
         return Chunk(shard=shard, index=number, samples=[sample], last=True)
 
 
+def _reading(task: ShardTask, step: int) -> str:
+    return f"read {task.shard.name} after {step} chunks"
+
+
 @dataclass(frozen=True)
 class Phraser:
     """A map over chunks that adds their phrases.
@@ -240,16 +247,15 @@ class Phraser:
 
     def __call__(self, table: pa.Table) -> pa.Table:
         done: list[chunks.Travelling] = []
-        key = None
+        all_sizes = zip(chunks.numbers(table), chunks.sizes(table), strict=True)
+        pieces = ((f"phrases {shard} {number}", 1, size) for (shard, number), size in all_sizes)
+        works = Works(self.ledger, pieces, TOLD_SAMPLES)
         for chunk, _, notes in chunks.from_table(table):
             started = time.perf_counter()
-            key, before = f"phrases {chunk.shard.name} {chunk.index}", key
-            may = self.ledger.begin(key, 1, worker(), after=before).run
-            phrases = find_phrases(self.source, chunk.samples) if may else None
+            phrases = find_phrases(self.source, chunk.samples) if works.begin().run else None
             notes["phrases_seconds"] = time.perf_counter() - started
             done.append((chunk, phrases, notes))
-        if key is not None:
-            self.ledger.end(key)
+        works.end()
         return chunks.to_table(done)
 
 
@@ -262,12 +268,3 @@ def find_phrases(source: PhraseSource, samples: list[Sample]) -> list[list[Phras
         return phrases if next(found, None) is None else None
     except Exception:  # a user's source may raise anything; the annotate stage says which sample
         return None
-
-
-def worker() -> str:
-    """This process, as people find it in Ray's dashboard: node and process id."""
-    import ray
-
-    context: Any = ray.get_runtime_context() if ray.is_initialized() else None
-    node = context.get_node_id()[:8] if context else "local"
-    return f"node {node} pid {os.getpid()}"

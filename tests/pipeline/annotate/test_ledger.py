@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.annotate.chunk_receipt import Receipt
-from pipeline.annotate.ledger import Ledger, chunk_key, plan_spans
+from pipeline.annotate.ledger import Ledger, Plan, chunk_key, plan_spans
+from pipeline.annotate.works import Works
 
 
 def written(shard: str, chunk: int = 0, samples: int = 8, seconds: float = 1.0) -> Receipt:
@@ -42,6 +45,55 @@ def test_finds_every_killer_and_computes_the_rest_once(size: int, killers: set[i
     assert deaths <= (2 + 8 * len(killers)) * bool(killers)
     assert book.deaths() == deaths
     assert book.under_way() == []
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 40), st.booleans()), min_size=1, max_size=40),
+    st.sets(st.integers(0, 400), max_size=3),
+    st.integers(1, 64),
+)
+def test_small_works_are_entered_together_and_only_what_kills_is_blamed(
+    chunks: list[tuple[int, bool]], killers: set[int], room: int
+) -> None:
+    """Chunks (samples, whether its end is told at once) that are begun by one process after the other."""
+    ends = list(itertools.accumulate(size for size, _ in chunks))
+    killers = {killer for killer in killers if killer < ends[-1]}
+    book = Ledger()
+    done: dict[int, Plan] = {}
+    deaths = messages = 0
+    while True:
+        left = [number for number in range(len(chunks)) if number not in done]
+        works = Works(book, [(f"{number}", chunks[number][0], chunks[number][0]) for number in left], room)
+        begun: dict[int, Plan] = {}
+        died = False
+        for number in left:
+            messages += not works.ahead
+            plan = begun[number] = works.begin()
+            first = ends[number] - chunks[number][0]
+            for low, high in plan.run:
+                book.advance(f"{number}", (low, high))
+                if died := bool(killers & set(range(first + low, first + high))):
+                    break
+            if died:
+                break
+            if chunks[number][1]:
+                works.end()
+        if not died:
+            works.end()
+            done |= begun
+            break
+        # Of what the process has done that counts which the ledger was told of.
+        deaths += 1
+        told = [n for n in begun if str(n) not in {row["key"] for row in book.under_way()}]
+        done |= {n: begun[n] for n in told}
+    for number, (size, _) in enumerate(chunks):
+        first = ends[number] - size
+        assert done[number].quarantine == sorted(k - first for k in killers if first <= k < ends[number])
+    assert book.under_way() == []
+    assert deaths <= (2 + 8 * len(killers)) * bool(killers)
+    if not killers and not any(told for _, told in chunks):
+        assert messages <= 2 * (ends[-1] // room + 1) + len(chunks) // 32
 
 
 def test_a_chunk_is_repeated_whole_before_it_is_split() -> None:
