@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 CHUNKS = "_chunks"
@@ -35,7 +35,7 @@ class Receipt:
     language: int = 0  # of no_phrase: those whose caption is in a language that is not read
 
     def to_json(self, notes: bool = True) -> str:
-        values = asdict(self)
+        values = dict(vars(self))
         if not notes:
             del values["notes"]
         return json.dumps(values, sort_keys=True)

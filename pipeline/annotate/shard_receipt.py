@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 
 from pipeline.annotate.chunk_receipt import Receipt
 from pipeline.annotate.shard_files import ShardFiles
@@ -55,7 +55,7 @@ class ShardReceipt:
             raise DataError(f"{where} is damaged ({error}): delete it, then resume") from error
 
     def to_json(self) -> bytes:
-        return json.dumps(asdict(self), sort_keys=True).encode()
+        return json.dumps(vars(self), sort_keys=True).encode()
 
     def stands(self, held: ShardFiles) -> bool:
         """Whether the shard's files are the ones that the receipt was written for."""
