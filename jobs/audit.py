@@ -73,6 +73,10 @@ def audit(
     found = audits.summarise_audits(opened, read_audits(opened), confidence)
     if json:
         print_json(found)
+    elif not found["phrases"]:
+        print(
+            f"nothing has been drawn yet: `sspsam audit {opened.url}` draws phrases and opens them as a queue"
+        )
     else:
         _print(found)
     return 0

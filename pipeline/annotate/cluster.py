@@ -47,6 +47,9 @@ def connect() -> bool:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if started := not ray.is_initialized():
         on_sigterm = signal.getsignal(signal.SIGTERM)
+        # How to opt out of tokens is no news of a Ray that ends with us; that there are none, Ray still says.
+        notices = logging.getLogger("ray._private.authentication.authentication_token_setup")
+        notices.addFilter(_not_about_tokens)
         try:
             ray.init(_address(), logging_level=logging.WARNING)
         except Exception as error:  # Ray raises that, or what the system says
@@ -62,6 +65,10 @@ def connect() -> bool:
         if isinstance(handler, logging.StreamHandler):
             handler.setLevel(logging.CRITICAL)  # the job says what failed; the log files keep everything
     return started
+
+
+def _not_about_tokens(record: logging.LogRecord) -> bool:
+    return "Token authentication is enabled" not in record.getMessage()
 
 
 @contextmanager

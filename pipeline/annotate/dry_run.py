@@ -19,9 +19,11 @@ from pipeline.annotate.replica_speed import (
     first_chunk,
     time_chunk,
 )
+from pipeline.annotate.rows import clip, reason_of
 from pipeline.annotate.run_summary import duration
-from pipeline.annotate.shard_reader import find_phrases
-from pipeline.sources import Shard
+from pipeline.annotate.shard_reader import PhraseSource, find_phrases
+from pipeline.phrases import Phrase
+from pipeline.sources import Sample, Shard
 
 _SHARDS_SHOWN = 10
 
@@ -36,6 +38,7 @@ class Estimate:
         images_per_second: of one replica, in the steady state.
         seconds: of the whole run with `allocation`'s most replicas; None if `images` is.
         phrases_per_image: in the chunk that was timed.
+        refused: of the images of that chunk, those for which finding phrases failed, and why the first did.
         load_seconds: to load the model.
         memory_bytes, gpu_bytes: the most that the process of one replica held; gpu_bytes 0 without a GPU.
     """
@@ -46,6 +49,7 @@ class Estimate:
     images_per_second: float
     seconds: float | None
     phrases_per_image: float
+    refused: tuple[int, str]
     load_seconds: float
     memory_bytes: int
     gpu_bytes: int
@@ -87,6 +91,9 @@ class Estimate:
             if value not in (None, False, [], "") and name not in ("input", "output", "dry_run"):
                 table.add_row(flag(name), str(value))
         out.print(table)
+        failed, why = self.refused
+        if failed:
+            out.print(f"{failed:,} of the images that were timed will be error rows: {why}", markup=False)
 
 
 def dry_run(config: AnnotateConfig) -> Estimate:
@@ -109,7 +116,7 @@ def dry_run(config: AnnotateConfig) -> Estimate:
         timing = ray.remote(time_chunk).options(
             num_cpus=take.cpus, num_gpus=take.gpus, memory=take.memory_bytes
         )
-        phrases = find_phrases(job.phrase_source, chunk.samples) or [[] for _ in chunk.samples]
+        phrases, refused = ask(job.phrase_source, chunk.samples)
         speed = ray.get(timing.remote(factory, chunk, phrases, config.compute.image_timeout))
     replicas = take.replicas[1]
     rows = count_rows(job, bytes_per_sample(chunk))
@@ -126,12 +133,27 @@ def dry_run(config: AnnotateConfig) -> Estimate:
         images_per_second=speed.images_per_second,
         seconds=whole,
         phrases_per_image=sum(map(len, phrases)) / len(phrases),
+        refused=refused,
         load_seconds=speed.load_seconds,
         memory_bytes=speed.memory_bytes,
         gpu_bytes=speed.gpu_bytes,
         allocation=take,
         options=config.all_options() | {"chunk_size": size},
     )
+
+
+def ask(source: PhraseSource, samples: list[Sample]) -> tuple[list[list[Phrase]], tuple[int, str]]:
+    """The phrases of each sample, one at a time if together they fail, and `Estimate.refused`."""
+    if (phrases := find_phrases(source, samples)) is not None:
+        return phrases, (0, "")
+    phrases, why = [], list[str]()
+    for sample in samples:
+        try:
+            (found,) = [[]] if sample.error else source([sample])
+        except Exception as error:  # a user's source may raise anything
+            found, why = [], [*why, clip(reason_of(error)[1])]
+        phrases.append(found)
+    return phrases, (len(why), why[0] if why else "")
 
 
 def _in_scope(job: Job, rows: list[int | None]) -> int | None:

@@ -113,8 +113,10 @@ class RunSummary:
             table.add_row("processes lost", f"{self.deaths:,}")
         accounted = "every image is accounted for" if self.complete else "INCOMPLETE"
         lines = [*([self.verdict] if self.verdict else []), *self.problems, accounted]
+        where = shlex.quote(self.output)
+        if self.error:
+            lines.append(f"the errors, an example of each kind: sspsam stats {where}")
         if self.phrases:
-            where = shlex.quote(self.output)
             lines.append(f"look at them: sspsam view {where}\none page to share: sspsam report {where}")
         return Group(table, *lines)
 

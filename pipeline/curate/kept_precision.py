@@ -132,9 +132,14 @@ def true_sample(
 
 def _refusal(dataset: AnnotationDataset, p: np.ndarray, samples: list[Sample], config: CurateConfig) -> str:
     precision, confidence = config.precision or 0.0, look_confidence(config.confidence, len(samples) + 1)
+    if not len(p):
+        return (
+            f"--precision {precision:g}: {dataset.url} has no mask to promise anything about: the stages"
+            " before keep none, or only of images from whose labels its calibration was learnt"
+        )
     have = sum(len(sample.p) for sample in samples)
     wrong = sum(int((~sample.right).sum()) for sample in samples)
-    needed = draws_needed(p, precision, confidence) if len(p) else None
+    needed = draws_needed(p, precision, confidence)
     audited = f"{have} audited masks ({wrong} wrong or without verdict)"
     if config.truth is not None:
         audited = f"{have} masks, one an image of --truth that the calibration does not know ({wrong} wrong),"

@@ -58,7 +58,7 @@ def print_summary(found: dict[str, Any], console: Console) -> None:
             for name, one in signals.items()
         ]
         columns = ("", "known", "mean", *quantiles)
-        _print(console, "signals of masks with a target", columns, rows, left=(0,), wraps=None)
+        _print(console, "masks with a target: mean and quantiles", columns, rows, left=(0,), wraps=None)
     columns = ("phrase", "count", "with target", "mean score", "mean area", "example")
     rows = [
         (
@@ -136,14 +136,19 @@ def _print(
     left: Collection[int],
     wraps: int | None = 0,
 ) -> None:
-    """One table, or, where that is wider than the console, several that share the first column.
+    """One table; if it is wider than the console with narrower gaps too, several that share the first column.
+
+    Nothing where there are no rows.
 
     left: columns of text.  wraps: the one that may be broken between words; names and numbers are not.
     """
 
+    if not rows:
+        return
+
     def table(shown: Sequence[int]) -> Table:
         found = Table(
-            title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0)
+            title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, gap, 0, 0)
         )
         for at in shown:
             cells = (columns[at], *(row[at] for row in rows))
@@ -163,6 +168,9 @@ def _print(
     def needs(shown: Sequence[int]) -> int:
         return Measurement.get(console, console.options.update(width=10_000), table(shown)).minimum
 
+    gap = 1
+    if needs(range(len(columns))) > console.width:
+        gap = 0
     groups = [[0]]
     for at in range(1, len(columns)):
         if len(groups[-1]) > 1 and needs([*groups[-1], at]) > console.width:

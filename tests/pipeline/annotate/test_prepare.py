@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from pipeline.annotate import dry_run as dry
 from pipeline.annotate.annotate_config import AnnotateConfig
 from pipeline.annotate.prepare import Allocation, as_begun, fingerprint, open_output, prepare
+from pipeline.annotate.replica_speed import first_chunk
 from pipeline.dataset.store import Store
 from sspsam.errors import ConfigError, DecompressionBombError, UnknownModelError
 from sspsam.open_models.named import hub_commit
@@ -48,6 +50,17 @@ def test_a_dry_run_knows_of_a_missing_model_without_ray(
     monkeypatch.setattr(dry, "connected", lambda: pytest.fail("Ray was started"))
     with pytest.raises(UnknownModelError, match="no model 'nosuch'"):
         dry.dry_run(AnnotateConfig.from_options(given | {"model": "nosuch", "dry_run": True}))
+
+
+def test_a_dry_run_says_which_images_get_no_phrases_and_why(given: dict[str, Any]) -> None:
+    job = prepare(AnnotateConfig.from_options(given | {"phrases": "column:nosuch"}))
+    samples = first_chunk(job, 2).samples
+    phrases, (failed, why) = dry.ask(
+        job.phrase_source, [*samples, replace(samples[0], error=("kind", "why"))]
+    )
+    assert (phrases, failed) == ([[], [], []], 2)
+    assert "--phrases column:nosuch" in why
+    assert dry.ask(lambda some: [["dog"] for _ in some], samples) == ([["dog"], ["dog"]], (0, ""))
 
 
 def test_the_manifest_has_the_commit_that_a_branch_stood_for(

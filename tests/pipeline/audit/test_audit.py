@@ -76,6 +76,10 @@ def test_from_audit_to_a_promise(
     wanted = [str(output), kept, "--precision", "0.9", "--confidence", "0.9"]
     assert curate_main(wanted) == 2
     assert "sspsam audit" in capsys.readouterr().err
+    assert curate_main([*wanted, "--where", "score > 2"]) == 2
+    assert "no mask to promise anything about" in capsys.readouterr().err
+    assert audit_main([str(output), "--summary"]) == 0
+    assert "nothing has been drawn yet" in capsys.readouterr().out
     dataset = open_dataset(str(output))
     given: dict[str, Any] = {"precision": 0.9, "confidence": 0.9, "seed": 0, "memory_mb": 512}
     audit = begin(dataset, 30, **given)
@@ -108,7 +112,7 @@ def test_from_audit_to_a_promise(
     apply(str(output), itself, str(tmp_path / "again"))
     assert len(read_audits(open_dataset(str(tmp_path / "again")))) == 2
     assert curate_main([str(tmp_path / "again"), str(tmp_path / "x"), "--precision", "0.9"]) == 2
-    assert "0 audited masks" in capsys.readouterr().err
+    assert "only of images from whose labels its calibration was learnt" in capsys.readouterr().err
 
     # Rates, and a second reviewer who errs at times.
     review(dataset, second, lambda row: right(made, row) != (row["draws"] > 1), "bob")
