@@ -208,15 +208,14 @@ def _table(masks: Sequence[Mask]) -> Table:
     from rich import box
     from rich.table import Table
 
-    boxes = [" ".join(f"{value:.0f}" for value in mask.bbox) for mask in masks]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("phrase", overflow="fold", min_width=10)
     table.add_column("target", no_wrap=True)
     for name in ("area px", "x y w h", "score", "iou", "stable", "box", "clip"):
         # On a narrow terminal a box of a large image takes two lines, two whole numbers in each.
-        wraps = name == "x y w h" and max(map(len, boxes)) > 15
-        table.add_column(name, justify="right", no_wrap=not wraps, min_width=11 if wraps else None)
-    for mask, place in zip(masks, boxes, strict=True):
+        box_wraps: dict[str, Any] = {"min_width": 11} if name == "x y w h" else {"no_wrap": True}
+        table.add_column(name, justify="right", **box_wraps)
+    for mask in masks:
         signals = (
             mask.score,
             mask.predicted_iou,
@@ -228,7 +227,7 @@ def _table(masks: Sequence[Mask]) -> Table:
             mask.phrase + (" (cut: too many tokens)" if mask.truncated else ""),
             "yes" if mask.has_target else "no",
             str(mask.area),
-            place,
+            " ".join(f"{value:.0f}" for value in mask.bbox),
             *("-" if value is None else f"{value:.2f}" for value in signals),
         )
     return table
