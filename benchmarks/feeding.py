@@ -4,8 +4,8 @@
     python -m benchmarks.feeding --sizes 1280x853 --chunks 64       # the line that counts
 
 The device is simulated: its image towers sleep, with the GIL released, for as long as a batch takes at the
-given rate; normalising, prompts and mask decoder, which are the device's work too, give made-up results of
-the published shapes at once. All else is real: reading, captions, decoding, resizing, copies, drawing (the
+given rate; resizing, normalising, prompts and mask decoder, which are the device's work too, give made-up
+results of the published shapes at once. All else is real: reading, captions, decoding, copies, drawing (the
 device's work as well, done here by the CPU), RLE, rows, files. The rate is half of what the CPU could feed,
 by the CPU time of each stage, measured first. The job is timed from its first written chunk to its last.
 """
@@ -33,8 +33,9 @@ from benchmarks.measuring import PHRASES, jpeg, made_up_logits
 from sspsam import SSPSAM, Segmenter, SegmenterConfig, SSPSAMConfig
 from sspsam.images.decoding import MAX_PIXELS, decode_reduced, difference_hash
 from sspsam.images.geometry import Geometry
-from sspsam.images.preprocess import resize_decoded
+from sspsam.images.preprocess import resize_decoded, whole_image
 from sspsam.inference.masks import draw_masks, finish_masks
+from sspsam.inference.segmenter import RESIZED_ON_CUDA
 from sspsam.inference.square_scores import SquareScores, places, score_squares
 from sspsam.modeling.model import ImageFeatures
 from sspsam.modeling.ssp_encoder import SemanticSpatialPrompt
@@ -56,6 +57,9 @@ class SimulatedDevice:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
+
+    def received(self, images: Sequence[Any]) -> Sequence[Any]:
+        return images
 
     def squares(self, images: Sequence[Any]) -> tuple[torch.Tensor, torch.Tensor]:
         return torch.empty(len(images), 0), torch.empty(len(images), 0)
@@ -87,7 +91,7 @@ class LoadSimulated:
     def __call__(self) -> Segmenter:
         torch.set_num_threads(1)
         device: Any = SimulatedDevice(self.images_per_second)
-        return Segmenter(device, SegmenterConfig(decode=self.decode))
+        return Segmenter(device, SegmenterConfig(decode=self.decode, device_resize_pixels=RESIZED_ON_CUDA))
 
 
 def caption(number: int) -> str:
@@ -138,6 +142,7 @@ def stages(photo: bytes, folder: Path, decode: str) -> dict[str, float]:
     ask = phrase_source("caption", PHRASES)
     side = config.sam.image_size if decode == "reduced" else None
     decoded = decode_reduced(photo, MAX_PIXELS, side)
+    take = whole_image if decoded.rgb.width * decoded.rgb.height <= RESIZED_ON_CUDA else resize_decoded
     geometry = Geometry.of(decoded.width, decoded.height, config)
     where = places([geometry], config.score_size, 1, torch.device("cpu"))
     logits, slots = made_up_logits(config.sam.image_size // 4), torch.zeros(PHRASES, dtype=torch.long)
@@ -170,7 +175,7 @@ def stages(photo: bytes, folder: Path, decode: str) -> dict[str, float]:
         "phrases of the caption": cpu_ms(lambda: ask(chunk.samples), images, 2),
         "decode": cpu_ms(lambda: decode_reduced(photo, MAX_PIXELS, side)),
         "hash": cpu_ms(lambda: difference_hash(decoded.rgb)),
-        "resize": cpu_ms(lambda: resize_decoded(decoded, config)),
+        "resize, or copy": cpu_ms(lambda: take(decoded, config)),
         "draw (the device's)": cpu_ms(draw),
         "RLE": cpu_ms(encode),
         "rows": cpu_ms(rows, images),

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from sspsam.images.decoding import MAX_PIXELS, Decoded, ImageInput, decode_image
+from sspsam.images.device_resize import Part, resize_bilinear
 from sspsam.images.geometry import ClipFrame, Geometry, SamFrame
 
 if TYPE_CHECKING:
@@ -74,36 +75,63 @@ def sam_square(image: Image.Image, geometry: Geometry) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class ResizedImage:
-    """One image as it travels to the device: (height, width, 3) uint8 each, resized for the two squares."""
+    """One image resized for the two squares: (height, width, 3) uint8 each."""
 
     clip: torch.Tensor
     sam: torch.Tensor
     geometry: Geometry
 
 
+@dataclass(frozen=True)
+class WholeImage:
+    """One image that the device resizes: (height, width, 3) uint8, and where in them it lies."""
+
+    pixels: torch.Tensor
+    part: Part
+    geometry: Geometry
+
+
 def resize_decoded(image: Decoded, config: SSPSAMConfig, pinned: bool = False) -> ResizedImage:
-    """The part of `preprocess_rgb` that threads do; `squares` is the rest.
+    """The part of `preprocess_rgb` that threads do; `received` and `squares` are the rest.
 
     Args:
         pinned: in page-locked memory, which CUDA copies without waiting. torch keeps such memory and
             hands it out again once its copy is done.
     """
-
-    def resized(frame: ClipFrame | SamFrame) -> torch.Tensor:
-        pixels = torch.empty(
-            frame.resized_height, frame.resized_width, 3, dtype=torch.uint8, pin_memory=pinned
-        )
-        pixels.numpy()[:] = _resized(image.rgb, frame, image.box)
-        return pixels
-
     geometry = Geometry.of(image.width, image.height, config)
-    return ResizedImage(resized(geometry.clip), resized(geometry.sam), geometry)
+    clip, sam = (
+        _travelling(_resized(image.rgb, frame, image.box), pinned) for frame in (geometry.clip, geometry.sam)
+    )
+    return ResizedImage(clip, sam, geometry)
+
+
+def whole_image(image: Decoded, config: SSPSAMConfig, pinned: bool = False) -> WholeImage:
+    """`resize_decoded` for a device that resizes faster than a core does: the same bytes come of it."""
+    geometry = Geometry.of(image.width, image.height, config)
+    return WholeImage(_travelling(np.asarray(image.rgb), pinned), image.box, geometry)
+
+
+def received(images: Sequence[ResizedImage | WholeImage], device: torch.device) -> list[ResizedImage]:
+    """B images on `device`, those that came whole resized there. Waits for nothing."""
+
+    def sent(pixels: torch.Tensor) -> torch.Tensor:
+        return pixels.to(device, non_blocking=True)
+
+    there = []
+    for image in images:
+        if isinstance(image, WholeImage):
+            pixels, part, frames = sent(image.pixels), image.part, (image.geometry.clip, image.geometry.sam)
+            clip, sam = (resize_bilinear(pixels, f.resized_width, f.resized_height, part) for f in frames)
+        else:
+            clip, sam = sent(image.clip), sent(image.sam)
+        there.append(ResizedImage(clip, sam, image.geometry))
+    return there
 
 
 def squares(images: Sequence[ResizedImage], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """B images -> `clip_pixels` (B, 3, S, S) and `sam_pixels` (B, 3, M, M) of `preprocess`, made on `device`.
 
-    The same operations in float32, so the same bits, from a quarter of the bytes. Waits for nothing.
+    The same operations in float32, so the same bits. Waits for nothing.
     """
     clip = _on_device([(one.clip, one.geometry.clip) for one in images], _CLIP, device)
     return clip, _on_device([(one.sam, one.geometry.sam) for one in images], _SAM, device)
@@ -117,7 +145,9 @@ def _on_device(
     side = images[0][1].size
     batch = torch.zeros(len(images), 3, side, side, device=device)
     for square, (pixels, frame) in zip(batch, images, strict=True):
-        small = pixels.to(device, non_blocking=True).permute(2, 0, 1).float()
+        planes = pixels.to(device, non_blocking=True).permute(2, 0, 1)
+        # Whole planes first: a CPU takes three times as long to normalise what strides by three.
+        small = planes.to(torch.float32, memory_format=torch.contiguous_format)
         _inside(square, frame).copy_(_normalised(small, *of))
     return batch
 
@@ -128,6 +158,13 @@ def _square(image: Image.Image, frame: ClipFrame | SamFrame, constants: _Constan
     small = np.ascontiguousarray(_resized(image, frame).transpose(2, 0, 1), dtype=np.float32)
     _inside(square, frame)[:] = _normalised(small, *constants)
     return torch.from_numpy(square)
+
+
+def _travelling(pixels: np.ndarray, pinned: bool) -> torch.Tensor:
+    """A copy of (height, width, 3) uint8 to send from."""
+    sent = torch.empty(pixels.shape, dtype=torch.uint8, pin_memory=pinned)
+    sent.numpy()[:] = pixels
+    return sent
 
 
 def _resized(

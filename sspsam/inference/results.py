@@ -29,6 +29,9 @@ class SegmenterConfig:
     max_pixels: int = MAX_PIXELS  # pixels of an image; larger ones are refused
     min_target_pixels: int | None = None  # pixels of the score square; None: the model's own
     decode: Literal["exact", "reduced"] = "exact"  # reduced: a JPEG at the least DCT scale that suffices
+    device_resize_pixels: int | None = (
+        None  # larger images are resized by threads; None: 4 Mi on CUDA, else 0
+    )
     verify: Literal["none", "fast", "full"] = "none"  # signals that check each mask, see `verification`
     compiled: bool = False  # SAM's image encoder is compiled for batches of `images_per_batch`
     square_masks: bool = False  # also hand back the masks in the score square
@@ -42,9 +45,9 @@ class SegmenterConfig:
             value = getattr(self, item.name)
             if item.name in ("square_masks", "decode", "verify", "compiled"):
                 continue
-            if item.name == "min_target_pixels" and value is None:
+            if item.name in ("min_target_pixels", "device_resize_pixels") and value is None:
                 continue
-            least = 0 if item.name in ("cached_phrases", "min_target_pixels") else 1
+            least = 0 if item.name in ("cached_phrases", "min_target_pixels", "device_resize_pixels") else 1
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ConfigError(
                     f"SegmenterConfig.{item.name} must be a whole number of at least {least}, not {value!r}"

@@ -8,14 +8,14 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import torch
 
 from sspsam.errors import EmptyPhraseError, OutOfMemoryError, SSPSAMError
 from sspsam.images.decoding import ImageInput, decode_reduced, difference_hash
-from sspsam.images.preprocess import ResizedImage, resize_decoded
+from sspsam.images.preprocess import ResizedImage, WholeImage, resize_decoded, whole_image
 from sspsam.inference.drafts import Draft, Task
 from sspsam.inference.masks import Mask
 from sspsam.inference.memory import BatchSize, run_halving
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 TIMINGS = ("decode", "image", "phrase", "rle", "images", "image_slots", "phrases", "phrase_slots")
 
 
+#: Pixels of an image up to which CUDA resizes it. Some three batches of them wait in page-locked memory.
+RESIZED_ON_CUDA = 2**22
+
 #: Batches between their first pixel and their last RLE: one in the towers, one before them, one in the
 #: mask decoder, one being encoded.
 _BATCHES_UNDER_WAY = 4
@@ -44,17 +47,20 @@ _BATCHES_UNDER_WAY = 4
 class _Prepared:
     """One decoded image as it goes to the device."""
 
-    pixels: ResizedImage
+    pixels: ResizedImage | WholeImage
     phash: int
 
 
 @dataclass(frozen=True)
-class _Job:
-    """An image that is ready for the model and the phrases of it that can be run."""
+class _Asked:
+    """The phrases of an image that can be run, and where their masks go."""
 
-    image: _Prepared
     draft: Draft
-    asked: list[tuple[int, str, str]]  # (position in the caller's list, as given, cleaned)
+    phrases: list[tuple[int, str, str]]  # (position in the caller's list, as given, cleaned)
+
+
+#: An image that is ready for the model, and what is asked of it.
+_Job: TypeAlias = tuple[_Prepared, _Asked]
 
 
 class Segmenter:
@@ -154,7 +160,7 @@ class Segmenter:
                 draft = prefilled(given, image.pixels.geometry)
                 prepared.append((draft, image.phash))
                 if asked := runnable(given):
-                    jobs.append(_Job(image, draft, asked))
+                    jobs.append((image, _Asked(draft, asked)))
                 if len(jobs) >= self._batch.size:
                     under_way.append(self._towers.submit(self._encode, jobs))
                     jobs = []
@@ -175,7 +181,7 @@ class Segmenter:
         from sspsam.modeling.model import ImageFeatures
 
         prepared = self._prepare(image).pixels
-        tokens = self.model.encode_clip(self.model.squares([prepared])[0])
+        tokens = self.model.encode_clip(self.model.squares(self.model.received([prepared]))[0])
         index = torch.zeros(1, dtype=torch.long, device=self.model.device)
         maps = []
         for phrase in phrases:
@@ -192,52 +198,56 @@ class Segmenter:
     def _prepare(self, image: ImageInput) -> _Prepared:
         side = self.model.config.sam.image_size if self.config.decode == "reduced" else None
         decoded = decode_reduced(image, self.config.max_pixels, side)
-        pinned = self.model.device.type == "cuda"
-        return _Prepared(resize_decoded(decoded, self.model.config, pinned), difference_hash(decoded.rgb))
+        on_cuda, most = self.model.device.type == "cuda", self.config.device_resize_pixels
+        most = (RESIZED_ON_CUDA if on_cuda else 0) if most is None else most
+        take = whole_image if decoded.rgb.width * decoded.rgb.height <= most else resize_decoded
+        return _Prepared(take(decoded, self.model.config, on_cuda), difference_hash(decoded.rgb))
 
     @torch.inference_mode()
     def _encode(self, jobs: Sequence[_Job]) -> list[Future[list[Future[None]]]]:
         """A batch of images through both towers; returns what its phrases' part returns, once that is run."""
         decoding = []
-        for part, features in run_halving(self._encode_images, jobs, self._batch):
-            if isinstance(features, OutOfMemoryError):
-                part[0].draft.error = features
+        for part, encoded in run_halving(self._encode_images, jobs, self._batch):
+            asked = [one for _, one in part]
+            if isinstance(encoded, OutOfMemoryError):
+                asked[0].draft.error = encoded
             else:
-                decoding.append(self._decoder.submit(self._decode, part, features))
+                decoding.append(self._decoder.submit(self._decode, asked, *encoded))
         return decoding
 
-    def _encode_images(self, jobs: Sequence[_Job]) -> ImageFeatures:
+    def _encode_images(self, jobs: Sequence[_Job]) -> tuple[list[ResizedImage], ImageFeatures]:
         from sspsam.modeling.model import ImageFeatures
 
         self._stopwatch.add("images", len(jobs))
         self._stopwatch.add("image_slots", self._batch.size)
         with self._stopwatch.on_device("image"):
-            pixels = self.model.squares([job.image.pixels for job in jobs])
+            images = self.model.received([image.pixels for image, _ in jobs])
+            pixels = self.model.squares(images)
             if self._compiled is None:
-                return self.model.encode_image(*pixels)
+                return images, self.model.encode_image(*pixels)
             self._compiled.slots = self._batch.size
-            return ImageFeatures(*self._compiled(*pixels))
+            return images, ImageFeatures(*self._compiled(*pixels))
 
     @torch.inference_mode()
-    def _decode(self, jobs: Sequence[_Job], features: ImageFeatures) -> list[Future[None]]:
+    def _decode(
+        self, asked: Sequence[_Asked], images: Sequence[ResizedImage], features: ImageFeatures
+    ) -> list[Future[None]]:
         """The phrases of a batch of images; returns the RLE that is being made."""
-        texts = list(dict.fromkeys(text for job in jobs for _, _, text in job.asked))
+        texts = list(dict.fromkeys(text for one in asked for _, _, text in one.phrases))
         rows = {text: row for row, text in enumerate(texts)}
         try:
             with self._stopwatch.on_device("phrase"):
                 encoded = self._text.encode(texts)
         except OutOfMemoryError as error:
-            for job in jobs:
-                job.draft.error = error
+            for one in asked:
+                one.draft.error = error
             return []
         tasks = [
             Task(slot, position, phrase, rows[text])
-            for slot, job in enumerate(jobs)
-            for position, phrase, text in job.asked
+            for slot, one in enumerate(asked)
+            for position, phrase, text in one.phrases
         ]
-        return self._phrases.run(
-            [job.draft for job in jobs], features, encoded, tasks, [job.image.pixels for job in jobs]
-        )
+        return self._phrases.run([one.draft for one in asked], features, encoded, tasks, images)
 
 
 class _Ahead:

@@ -6,6 +6,8 @@ it (see docs/model.md for where code and paper differ).
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -80,9 +82,11 @@ class CLIPTowers(nn.Module):
             hidden = layer(hidden, attention_mask=None)
         original = surgery = hidden
         for layer in layers[split:]:
-            normed = layer.layer_norm1(original)
-            surgery = surgery + _value_attention(layer.self_attn, normed)
-            original = original + layer.self_attn(normed)[0]
+            # Of the last block's original stream only the class token is read.
+            wanted = 1 if layer is layers[-1] else None
+            attended, by_values = _two_attentions(layer.self_attn, layer.layer_norm1(original), wanted)
+            surgery = surgery + by_values
+            original = original[:, :wanted] + attended
             original = original + layer.mlp(layer.layer_norm2(original))
         tokens = torch.cat([original[:, :1], surgery[:, 1:]], dim=1)
         return self.visual_projection(vision.post_layernorm(tokens))  # type: ignore[operator]
@@ -103,10 +107,18 @@ class CLIPTowers(nn.Module):
         return words, self.text_projection(words[rows, token_ids.argmax(dim=-1)])
 
 
-def _value_attention(attention: nn.Module, normed: Tensor) -> Tensor:
-    """Self-attention with queries and keys replaced by the values ("vv" in CLIP Surgery)."""
-    batch, length, width = normed.shape
-    heads: int = attention.num_heads  # type: ignore[assignment]
-    values = attention.v_proj(normed).view(batch, length, heads, -1).transpose(1, 2)  # type: ignore[operator]
-    mixed = F.scaled_dot_product_attention(values, values, values)
-    return attention.out_proj(mixed.transpose(1, 2).reshape(batch, length, width))  # type: ignore[operator,no-any-return]
+def _two_attentions(attention: Any, normed: Tensor, wanted: int | None) -> tuple[Tensor, Tensor]:
+    """Self-attention of (N, L, C): of its first `wanted` tokens, and with values for queries and keys.
+
+    The second, (N, L, C), is "vv" in CLIP Surgery. The values are projected once for both.
+    """
+
+    def heads(tokens: Tensor) -> Tensor:
+        return tokens.unflatten(2, (attention.num_heads, -1)).transpose(1, 2)
+
+    values = heads(attention.v_proj(normed))
+    queries, keys = heads(attention.q_proj(normed[:, :wanted])), heads(attention.k_proj(normed))
+    own = F.scaled_dot_product_attention(queries, keys, values)
+    by_values = F.scaled_dot_product_attention(values, values, values)
+    out = attention.out_proj
+    return out(own.transpose(1, 2).flatten(2)), out(by_values.transpose(1, 2).flatten(2))

@@ -22,7 +22,7 @@ from sspsam.modeling.ssp_encoder import SemanticSpatialPrompt, SSPEncoder, TextF
 
 if TYPE_CHECKING:
     from sspsam.images.geometry import Geometry
-    from sspsam.images.preprocess import ResizedImage
+    from sspsam.images.preprocess import ResizedImage, WholeImage
 
 
 @dataclass(frozen=True)
@@ -143,6 +143,12 @@ class SSPSAM(nn.Module):
             (B, 256, 64, 64), both float32.
         """
         return ImageFeatures(self.encode_clip(clip_pixels), self.encode_sam(sam_pixels))
+
+    def received(self, images: Sequence[ResizedImage | WholeImage]) -> list[ResizedImage]:
+        """B images on the model's device, resized there if they came whole."""
+        from sspsam.images.preprocess import received
+
+        return received(images, self.device)
 
     def squares(self, images: Sequence[ResizedImage]) -> tuple[Tensor, Tensor]:
         """B resized images as `encode_image` takes them, normalised and padded on the model's device."""

@@ -112,7 +112,7 @@ class PromptTransformerLayer(nn.Module):
         key = tokens + positions
         attended, _ = self.self_attn(key[:, :wanted], key, tokens, need_weights=False)
         tokens = self.norm1(tokens[:, :wanted] + attended)
-        return self.norm2(tokens + self.linear2(F.relu(self.linear1(tokens))))
+        return self.norm2(tokens + self.linear2(self.linear1(tokens).relu_()))
 
 
 class SSPEncoder(nn.Module):

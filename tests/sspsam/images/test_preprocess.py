@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from sspsam.images.decoding import MAX_PIXELS, decode_reduced
-from sspsam.images.preprocess import preprocess, resize_decoded, squares
+from sspsam.images.preprocess import preprocess, received, resize_decoded, squares, whole_image
 from sspsam.model_config import SSPSAMConfig
 
 PARITY = Path(__file__).parents[2] / "fixtures" / "parity"
@@ -56,10 +56,12 @@ def test_the_device_makes_the_same_pixels() -> None:
     config = SSPSAMConfig.preset("b16-224")
     images = [parity_image(size, 3) for size in ((70, 50), (33, 400), (1300, 700), (1, 5))]
     expected = [preprocess(image, config) for image in images]
-    resized = [resize_decoded(decode_reduced(image, MAX_PIXELS, None), config) for image in images]
-    found = squares(resized, torch.device("cpu"))
-    for pixels, wanted in zip(found, zip(*(one[:2] for one in expected), strict=True), strict=True):
-        assert torch.equal(pixels, torch.stack(wanted))
+    device = torch.device("cpu")
+    for take in (resize_decoded, whole_image):
+        sent = [take(decode_reduced(image, MAX_PIXELS, None), config) for image in images]
+        found = squares(received(sent, device), device)
+        for pixels, wanted in zip(found, zip(*(one[:2] for one in expected), strict=True), strict=True):
+            assert torch.equal(pixels, torch.stack(wanted))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -76,6 +78,9 @@ def test_a_reduced_jpeg_lies_where_the_whole_one_does(orientation: int) -> None:
     assert (reduced.width, reduced.height) == (whole.width, whole.height) == whole.rgb.size
     assert side <= max(reduced.rgb.size) < 2 * side + 8
     a, b = (resize_decoded(one, config) for one in (whole, reduced))
+    (there,) = received([whole_image(reduced, config)], torch.device("cpu"))
+    assert torch.equal(there.sam, b.sam)
+    assert torch.equal(there.clip, b.clip)
     assert a.geometry == b.geometry
     assert (a.sam.float() - b.sam.float()).abs().max() <= 4
     assert (a.sam.float() - b.sam.float()).mean(dim=(0, 1)).abs().max() < 0.3

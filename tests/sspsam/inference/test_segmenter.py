@@ -322,3 +322,12 @@ def test_config_is_checked() -> None:
                 replace(SegmenterConfig(), **{name: value})
     with pytest.raises(ConfigError, match="min_target_pixels"):
         SegmenterConfig(min_target_pixels=-1)
+
+
+def test_whole_images_to_the_device_change_nothing(tiny_model) -> None:
+    """Below the limit the device resizes, above it the threads do: one batch holds both."""
+    plain, mixed = (
+        Segmenter(tiny_model, SegmenterConfig(device_resize_pixels=most)) for most in (0, 90 * 60)
+    )
+    images = [as_jpeg(image) for image in IMAGES]
+    assert mixed.segment_images(images, PHRASES) == plain.segment_images(images, PHRASES)
