@@ -75,4 +75,6 @@ def _taps(inputs: int, size: int, low: float, high: float, device: torch.device)
     total = np.cumsum(weights, axis=1)[:, -1:]  # one after the other, as a loop adds
     fixed = (0.5 + weights / total * (1 << _BITS)).astype(np.int32)
     index = np.minimum(first[:, None] + steps, inputs - 1).astype(np.int32)
-    return torch.from_numpy(index.ravel()).to(device), torch.from_numpy(fixed).to(device)
+    # CUDA stages ordinary memory before it returns; without `non_blocking` it would wait for all its work.
+    index_there = torch.from_numpy(index.ravel()).to(device, non_blocking=True)
+    return index_there, torch.from_numpy(fixed).to(device, non_blocking=True)

@@ -29,9 +29,7 @@ class SegmenterConfig:
     max_pixels: int = MAX_PIXELS  # pixels of an image; larger ones are refused
     min_target_pixels: int | None = None  # pixels of the score square; None: the model's own
     decode: Literal["exact", "reduced"] = "exact"  # reduced: a JPEG at the least DCT scale that suffices
-    device_resize_pixels: int | None = (
-        None  # larger images are resized by threads; None: 4 Mi on CUDA, else 0
-    )
+    device_resize_pixels: int | None = None  # above it threads resize an image; None: 4 Mi on CUDA, else 0
     verify: Literal["none", "fast", "full"] = "none"  # signals that check each mask, see `verification`
     compiled: bool = False  # SAM's image encoder is compiled for batches of `images_per_batch`
     square_masks: bool = False  # also hand back the masks in the score square
