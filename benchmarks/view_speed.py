@@ -16,8 +16,9 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 from benchmarks.repeated import add_options, make_large
-from pipeline.dataset.annotation_dataset import AnnotationDataset, open_dataset
+from pipeline.dataset.annotation_dataset import AnnotationDataset
 from pipeline.dataset.image_query import Query, count_hits, find_hits
+from pipeline.dataset.opening import open_dataset
 from pipeline.view.server import Viewer
 from pipeline.view.view_config import ViewConfig
 

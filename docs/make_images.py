@@ -15,7 +15,7 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from pipeline.dataset.annotation_dataset import open_dataset
+from pipeline.dataset.opening import open_dataset
 from sspsam import SSPSAM, Segmenter
 from sspsam.drawing.overlays import draw_overlay
 from sspsam.images.decoding import decode_image

@@ -61,8 +61,8 @@ def audit(
         raise ConfigError(f"--budget {budget}: from 1 to 100,000 draws")
     check_memory(memory_mb)
     from pipeline import audit as audits
-    from pipeline.dataset.annotation_dataset import open_dataset
     from pipeline.dataset.audit_sample import read_audits
+    from pipeline.dataset.opening import open_dataset
 
     options: dict[str, Any] = dict(storage_options or {})
     opened = open_dataset(dataset, storage_options=options)

@@ -47,7 +47,7 @@ def stats(
     from rich.console import Console
 
     from pipeline import stats as statistics
-    from pipeline.dataset.annotation_dataset import open_dataset
+    from pipeline.dataset.opening import open_dataset
     from pipeline.stats.tables import print_comparison, print_summary
 
     dataset = open_dataset(output, storage_options=storage_options)

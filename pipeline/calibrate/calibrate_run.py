@@ -12,10 +12,10 @@ import pyarrow.compute as pc
 from pipeline.calibrate.fit import FOLDS, MIN_LABELS, THRESHOLDS, fit_part, folds
 from pipeline.calibrate.judge import judge, ranks, risk_coverage
 from pipeline.calibrate.labelled_phrases import Labels, read_labels
-from pipeline.dataset.annotation_dataset import open_dataset
 from pipeline.dataset.calibration import DERIVED, FORMAT, VERSION, Calibration, predict
 from pipeline.dataset.data_card import write_made_card
 from pipeline.dataset.destination import Destination
+from pipeline.dataset.opening import open_dataset
 from pipeline.dataset.phrase_index import Index
 from sspsam.errors import DataError
 from sspsam.storage.secrets import redact

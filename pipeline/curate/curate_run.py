@@ -25,9 +25,10 @@ from pipeline.curate.funnel import funnel
 from pipeline.curate.kept_precision import find_guarantee, promise_card
 from pipeline.curate.per_image import Judge, Verdicts
 from pipeline.curate.rewrite import rewrite
-from pipeline.dataset.annotation_dataset import AnnotationDataset, open_dataset, read_reviews
+from pipeline.dataset.annotation_dataset import AnnotationDataset, read_reviews
 from pipeline.dataset.data_card import write_made_card
 from pipeline.dataset.destination import Destination
+from pipeline.dataset.opening import open_dataset
 from pipeline.dataset.phrase_rows import IMAGES, MASKS, Counts, survivors
 
 MANIFEST = "_curation.json"

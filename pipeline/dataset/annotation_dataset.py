@@ -1,6 +1,6 @@
-"""Open an annotation dataset: find its files, check their schema, query them with DuckDB.
+"""An annotation dataset that is open: its files, their schema, queries with DuckDB.
 
-    dataset = open_dataset("s3://bucket/output")
+    dataset = open_dataset("s3://bucket/output")  # pipeline.dataset.opening
     with dataset.connect() as connection:
         connection.sql("SELECT phrase, count(*) FROM masks WHERE has_target GROUP BY ALL")
 
@@ -13,9 +13,8 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -26,16 +25,15 @@ import pyarrow.parquet as pq
 from pipeline.dataset.dataset_schema import (
     REVIEW_SCHEMA,
     VERDICTS,
-    WRITERS,
     added_signals,
     check_schema,
     leaf_columns,
     schema_of,
 )
-from pipeline.sources.storage import filesystem, full_url, is_local
+from pipeline.sources.storage import full_url, is_local
 from sspsam.errors import DataError
 from sspsam.images.image_places import ImagePlaces, mapping
-from sspsam.schema import ADDED_SIGNALS, SIGNALS
+from sspsam.schema import SIGNALS
 
 if TYPE_CHECKING:
     import duckdb
@@ -255,54 +253,6 @@ class AnnotationDataset:
         return f"read_parquet([{quoted}], union_by_name = false, hive_partitioning = false)"
 
 
-def open_dataset(
-    output: str,
-    *,
-    storage_options: Mapping[str, Any] | None = None,
-    image_roots: Sequence[str] = (),
-    workers: int = 32,
-    tolerant: bool = False,
-) -> AnnotationDataset:
-    """Open the folder that `annotate`, `curate` or `import` wrote, local or any fsspec URL.
-
-    Reads the footer of every file (`workers` at a time) and checks its schema. Raises DataError
-    that names the file and the mend: no such folder, a file cut short or of another schema, a
-    mixture of curated and other files, a `curate` or `import` that did not finish.
-
-    tolerant: open no file, for readers that leave out a bad one; the only error is that there are no files.
-    """
-    options = dict(storage_options or {})
-    fs, root = filesystem(str(output), options)
-    dataset = AnnotationDataset(
-        str(output), fs, root.rstrip("/"), (), False, options, image_roots=tuple(image_roots)
-    )
-    if tolerant and dataset.list_shown():
-        return dataset
-    listed = dataset.list_files()
-    _refuse_unfinished(dataset)
-    if not listed:
-        raise DataError(_advice(dataset))
-
-    def footer(file: AnnotationFile) -> tuple[AnnotationFile, frozenset[str]]:
-        with dataset.open_file(file) as opened:
-            schema = opened.schema_arrow
-            kind = frozenset(added_signals(schema)) | {"split"}.intersection(schema.names)
-            return replace(file, rows=opened.metadata.num_rows), kind
-
-    with ThreadPoolExecutor(min(workers, len(listed))) as pool:
-        found = list(pool.map(footer, listed))
-    for name, command in WRITERS.items():
-        first = {name in kind: dataset.locate(file.path) for file, kind in reversed(found)}
-        if len(first) > 1:
-            raise DataError(
-                f"{output}: {first[True]} was written by `sspsam {command}`, {first[False]} was not."
-                " Keep the two in separate folders."
-            )
-    kind = found[0][1]
-    added = tuple(signal for signal in ADDED_SIGNALS if signal in kind)
-    return replace(dataset, files=tuple(file for file, _ in found), curated="split" in kind, added=added)
-
-
 def read_every_review(dataset: AnnotationDataset) -> pa.Table:
     """Every verdict ever given, in REVIEW_SCHEMA. Raises DataError naming a file that is not of it."""
     tables = [REVIEW_SCHEMA.empty_table()]
@@ -340,41 +290,6 @@ def read_reviews(dataset: AnnotationDataset) -> pa.Table:
             newest[place] = row
     kept = everything.take(pa.array(sorted(newest.values()), pa.int64()))
     return kept.sort_by([("shard", "ascending"), ("key", "ascending"), ("phrase", "ascending")])
-
-
-def _advice(dataset: AnnotationDataset) -> str:
-    """What to do about a dataset without annotation files."""
-    given = dataset.url
-    if given.endswith(".parquet"):
-        return f"{given}: is one file; give the folder above its annotations/ folder."
-    if not dataset.fs.exists(dataset.root):
-        return f"{given}: no such folder. Is it the OUTPUT of `sspsam annotate`?"
-    if PurePosixPath(dataset.root).name == "annotations" and dataset.list_files(""):
-        return f"{given}: give the folder above, {given.rstrip('/')[: -len('annotations')]}"
-    if waiting := dataset.list_files("_chunks"):
-        return (
-            f"{given}: no shard is finished yet; {len(waiting)} chunks are there (`sspsam view` shows them)."
-            " Wait, or run the same `sspsam annotate` again if it was ended."
-        )
-    return (
-        f"{given}: no Parquet file under {given.rstrip('/')}/annotations, so nothing is annotated"
-        " yet. Is it the OUTPUT of `sspsam annotate`?"
-    )
-
-
-def _refuse_unfinished(dataset: AnnotationDataset) -> None:
-    commands = {
-        "_curation": "curate",
-        "_import": "import",
-        "_agreement": "agree",
-        "_calibration": "calibrate",
-    }
-    for name, command in commands.items():
-        manifest = dataset.read_json(f"{name}.json")
-        if manifest is not None and not manifest.get("complete", False):
-            raise DataError(
-                f"{dataset.url}: `sspsam {command}` did not finish writing it. Run it again with --overwrite."
-            )
 
 
 def _brief(error: Exception) -> str:

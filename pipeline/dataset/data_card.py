@@ -20,11 +20,11 @@ import pyarrow as pa
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from pipeline.dataset.annotation_dataset import open_dataset
 from pipeline.dataset.calibration import PROBABILITIES
 from pipeline.dataset.croissant import metadata
 from pipeline.dataset.dataset_schema import DESCRIBED
 from pipeline.dataset.numerals import number
+from pipeline.dataset.opening import open_dataset
 from pipeline.dataset.store import Store
 from sspsam.images.image_places import mapping
 from sspsam.known_models import caveat

@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pycocotools import mask as coco_mask
 
-from pipeline.dataset.annotation_dataset import open_dataset
 from pipeline.dataset.image_rows import Rows
+from pipeline.dataset.opening import open_dataset
 from pipeline.dataset.phrase_index import Index
 from pipeline.dataset.segmentations import coco_rle
 from sspsam.errors import DataError

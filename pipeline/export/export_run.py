@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.dataset.annotation_dataset import open_dataset
 from pipeline.dataset.destination import Destination
+from pipeline.dataset.opening import open_dataset
 from pipeline.export.categories import read_categories
 from pipeline.export.export_config import ExportConfig
 from pipeline.export.image_stream import ExportJob, check_link

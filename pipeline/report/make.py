@@ -6,8 +6,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.dataset.annotation_dataset import AnnotationDataset, open_dataset
+from pipeline.dataset.annotation_dataset import AnnotationDataset
 from pipeline.dataset.image_rows import Rows
+from pipeline.dataset.opening import open_dataset
 from pipeline.dataset.phrase_index import Index
 from pipeline.dataset.pictures import Pictures
 from pipeline.dataset.reviews import Reviews

@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.dataset.annotation_dataset import open_dataset
 from pipeline.dataset.data_card import write_made_card
 from pipeline.dataset.dataset_schema import schema_of
 from pipeline.dataset.destination import Destination
+from pipeline.dataset.opening import open_dataset
 from pipeline.dataset.phrase_rows import add_signals
 from pipeline.stats.compare import count_images, measure, nothing_in_both, pairing, portions
 from sspsam.errors import ConfigError

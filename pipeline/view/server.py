@@ -23,11 +23,12 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from pipeline.dataset.annotation_dataset import open_dataset, read_every_review, read_reviews
+from pipeline.dataset.annotation_dataset import read_every_review, read_reviews
 from pipeline.dataset.audit_sample import read_audits
 from pipeline.dataset.dataset_schema import VERDICTS
 from pipeline.dataset.image_query import Query, count_hits, find_hits, histogram
 from pipeline.dataset.image_rows import Rows, card
+from pipeline.dataset.opening import open_dataset
 from pipeline.dataset.phrase_index import Index, fold
 from pipeline.dataset.pictures import Pictures
 from pipeline.dataset.reviews import Reviews, Verdict, votes_of

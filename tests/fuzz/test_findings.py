@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 
 from jobs.cli import main
 from pipeline.curate.predicate import parse_predicate
-from pipeline.dataset.annotation_dataset import open_dataset
 from pipeline.dataset.dataset_schema import CURATED_SCHEMA
 from pipeline.dataset.image_rows import Rows, card
+from pipeline.dataset.opening import open_dataset
 from pipeline.dataset.phrase_index import Index
 from pipeline.dataset.phrase_rows import batch_schema
 from pipeline.import_.import_coco import read_segmentation

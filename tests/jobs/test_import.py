@@ -12,7 +12,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from jobs.cli import main
-from pipeline.dataset.annotation_dataset import open_dataset
+from pipeline.dataset.opening import open_dataset
 from pipeline.dataset.segmentations import decode
 from pipeline.import_.import_coco import ImportConfig, import_coco
 from sspsam.data import DataConfig, read_records

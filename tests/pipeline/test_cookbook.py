@@ -11,7 +11,7 @@ import duckdb
 import pytest
 
 from pipeline.curate import CurateConfig, CurateResources, curate
-from pipeline.dataset.annotation_dataset import open_dataset
+from pipeline.dataset.opening import open_dataset
 from tests.pipeline.annotation_fixture import MadeDataset, make_dataset
 from tests.pipeline.dataset.test_annotation_dataset import write_reviews
 

@@ -12,7 +12,7 @@ import pytest
 from pipeline.annotate import dry_run as dry
 from pipeline.annotate import job
 from pipeline.annotate.annotate_config import AnnotateConfig
-from pipeline.dataset.annotation_dataset import open_dataset
+from pipeline.dataset.opening import open_dataset
 from pipeline.report import make_report
 from pipeline.report.report_config import ReportConfig
 from pipeline.stats import agree

@@ -16,7 +16,7 @@ import pipeline
 from pipeline.annotate.annotate_config import AnnotateConfig
 from pipeline.annotate.job import annotate
 from pipeline.curate import CurateConfig, curate
-from pipeline.dataset.annotation_dataset import open_dataset
+from pipeline.dataset.opening import open_dataset
 from pipeline.export import ExportConfig, export
 from pipeline.report import ReportConfig, make_report
 from pipeline.stats import compare, summarise

@@ -26,7 +26,7 @@ from pipeline.annotate.rows import count_rows, rows_table
 from pipeline.annotate.seal import seal_shard
 from pipeline.annotate.shard_files import CHUNK_KEY, early_name, part_name
 from pipeline.annotate.shard_receipt import ShardReceipt, receipt_name
-from pipeline.dataset.annotation_dataset import open_dataset
+from pipeline.dataset.opening import open_dataset
 from pipeline.dataset.store import Store
 from pipeline.sources import Shard
 from sspsam.errors import DataError

@@ -12,8 +12,8 @@ import pytest
 from jobs.cli import main as cli
 from pipeline.calibrate.calibrate_run import learn, to_bytes
 from pipeline.calibrate.labelled_phrases import Labels
-from pipeline.dataset.annotation_dataset import open_dataset
 from pipeline.dataset.calibration import DERIVED, PROBABILITIES, features_of
+from pipeline.dataset.opening import open_dataset
 from pipeline.dataset.phrase_rows import open_batch
 from pipeline.stats import summarise
 from sspsam.schema import SIGNALS, VERIFICATION_SIGNALS, annotation_schema

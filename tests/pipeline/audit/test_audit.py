@@ -17,9 +17,10 @@ from pipeline.audit import begin, summarise_audits
 from pipeline.audit.audit_rates import clopper_pearson, cohen
 from pipeline.calibrate import apply, calibrate
 from pipeline.calibrate.calibrate_run import to_bytes
-from pipeline.dataset.annotation_dataset import AnnotationDataset, open_dataset
+from pipeline.dataset.annotation_dataset import AnnotationDataset
 from pipeline.dataset.audit_sample import Audit, read_audits
 from pipeline.dataset.calibration import Calibration
+from pipeline.dataset.opening import open_dataset
 from pipeline.dataset.phrase_index import Index
 from pipeline.dataset.reviews import Reviews, Verdict
 from sspsam.inference.masks import decode_rle

@@ -20,8 +20,8 @@ from pipeline.calibrate.fit import as_json, booster, fit_part
 from pipeline.calibrate.judge import judge, risk_coverage
 from pipeline.calibrate.labelled_phrases import Labels
 from pipeline.curate import CurateConfig, CurateResources, curate
-from pipeline.dataset.annotation_dataset import open_dataset
 from pipeline.dataset.calibration import SCORE_SHARE, Calibration, evaluate_tree, predict
+from pipeline.dataset.opening import open_dataset
 from pipeline.dataset.phrase_index import Index
 from pipeline.dataset.reviews import Reviews, Verdict
 from pipeline.report import ReportConfig, make_report

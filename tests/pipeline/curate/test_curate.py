@@ -13,7 +13,7 @@ import pytest
 
 from pipeline.curate import CurateConfig, CurateResources, curate
 from pipeline.curate.rewrite import split_of
-from pipeline.dataset.annotation_dataset import open_dataset
+from pipeline.dataset.opening import open_dataset
 from sspsam.errors import ConfigError, DataError
 from sspsam.schema import ANNOTATION_SCHEMA
 from tests.pipeline.annotation_fixture import MadeDataset, make_dataset

@@ -17,8 +17,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.cli import main
-from pipeline.dataset.annotation_dataset import open_dataset, read_reviews
+from pipeline.dataset.annotation_dataset import read_reviews
 from pipeline.dataset.dataset_schema import REVIEW_SCHEMA
+from pipeline.dataset.opening import open_dataset
 from pipeline.dataset.segmentations import segmentation_problems
 from sspsam.errors import DataError
 from sspsam.schema import ANNOTATION_SCHEMA, ANNOTATION_TYPE, RLE_TYPE

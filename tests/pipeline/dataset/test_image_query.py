@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.dataset.annotation_dataset import open_dataset, read_reviews
+from pipeline.dataset.annotation_dataset import read_reviews
 from pipeline.dataset.image_query import Query, count_hits, find_hits, histogram
+from pipeline.dataset.opening import open_dataset
 from pipeline.dataset.phrase_index import Index
 from pipeline.dataset.reviews import Reviews, Verdict
 from sspsam.errors import ConfigError, DataError

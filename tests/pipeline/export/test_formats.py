@@ -16,7 +16,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from pipeline.curate import CurateConfig, CurateResources, curate
-from pipeline.dataset.annotation_dataset import open_dataset
+from pipeline.dataset.opening import open_dataset
 from pipeline.dataset.segmentations import decode
 from pipeline.dataset.vocabulary import normalise
 from pipeline.export import ExportConfig, export

@@ -15,7 +15,7 @@ import pytest
 
 from jobs.agree import main
 from pipeline.curate import CurateConfig, CurateResources, curate
-from pipeline.dataset.annotation_dataset import open_dataset
+from pipeline.dataset.opening import open_dataset
 from pipeline.export import ExportConfig, export
 from pipeline.report import ReportConfig, make_report
 from pipeline.stats import agree, summarise

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.curate import CurateConfig, CurateResources, curate
-from pipeline.dataset.annotation_dataset import open_dataset
+from pipeline.dataset.opening import open_dataset
 from pipeline.dataset.vocabulary import normalise
 from pipeline.stats import compare, summarise
 from sspsam.errors import DataError

@@ -9,7 +9,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from pipeline.dataset.annotation_dataset import open_dataset
+from pipeline.dataset.opening import open_dataset
 from pipeline.stats import compare, summarise
 from pipeline.stats.tables import print_comparison, print_summary
 from tests.pipeline.annotation_fixture import make_dataset

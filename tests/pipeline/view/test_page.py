@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from pipeline.dataset.annotation_dataset import open_dataset, read_reviews
+from pipeline.dataset.annotation_dataset import read_reviews
+from pipeline.dataset.opening import open_dataset
 from pipeline.report import ReportConfig, make_report
 from sspsam.schema import ANNOTATION_SCHEMA
 from tests.pipeline.annotation_fixture import HOSTILE_PHRASE, MadeDataset, make_dataset

@@ -10,7 +10,8 @@ import numpy as np
 from playwright.sync_api import Page, expect
 
 from pipeline.audit import begin
-from pipeline.dataset.annotation_dataset import open_dataset, read_every_review
+from pipeline.dataset.annotation_dataset import read_every_review
+from pipeline.dataset.opening import open_dataset
 from pipeline.dataset.phrase_rows import add_signals
 from pipeline.dataset.reviews import votes_of
 from pipeline.dataset.store import Store

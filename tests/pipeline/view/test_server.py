@@ -15,7 +15,8 @@ import fsspec
 import pytest
 from PIL import Image
 
-from pipeline.dataset.annotation_dataset import open_dataset, read_reviews
+from pipeline.dataset.annotation_dataset import read_reviews
+from pipeline.dataset.opening import open_dataset
 from pipeline.report import ReportConfig, make_report
 from pipeline.stats import agree
 from pipeline.view import ViewConfig, make_app
