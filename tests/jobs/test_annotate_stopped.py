@@ -50,7 +50,10 @@ def test_a_stopped_run_says_one_line_and_the_same_command_resumes(
 
     log = tmp_path / "log"
     with log.open("wb") as sink:  # as a terminal or a scheduler has it: a process group of its own
+        # A shell's background jobs, as these tests may be, ignore SIGINT, and so would what they start.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
         run = subprocess.Popen(command, stdout=sink, stderr=sink, start_new_session=True)
+        signal.signal(signal.SIGINT, before)
     wanted = random.Random(f"{SEED} {number.name}").randrange(1, 30)
     wait_until(lambda: chunks() >= wanted or run.poll() is not None, 600, "chunks")
     family = descendants(run.pid)
