@@ -6,8 +6,9 @@
 The device is simulated: its image towers sleep, with the GIL released, for as long as a batch takes at the
 given rate; resizing, normalising, prompts and mask decoder, which are the device's work too, give made-up
 results of the published shapes at once. All else is real: reading, captions, decoding, copies, drawing (the
-device's work as well, done here by the CPU), RLE, rows, files. The rate is half of what the CPU could feed,
-by the CPU time of each stage, measured first. The job is timed from its first written chunk to its last.
+device's work as well, done here by the CPU), RLE, rows, files. The rate is half of what the CPU could feed
+and of what its one drawing thread could draw, by the CPU time of each stage, measured first. The job is
+timed from its first written chunk to its last.
 """
 
 from __future__ import annotations
@@ -247,9 +248,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             if not costs.columns:
                 for column in ("pixels", *spent, "in all, without drawing"):
                     costs.add_column(column, justify="right")
-            rest = sum(spent.values()) - spent["draw (the device's)"]
+            drawing = spent["draw (the device's)"]
+            rest = sum(spent.values()) - drawing
             costs.add_row(size, *(f"{value:.1f}" for value in (*spent.values(), rest)))
-            rate = given.rate or cores * 1000 / (2 * sum(spent.values()))
+            # One thread draws, however many cores there are.
+            rate = given.rate or min(cores * 1000 / (2 * sum(spent.values())), 1000 / (2 * drawing))
             load = LoadSimulated(rate, given.decode)
             row = [bare(photo, load, max(48, round(rate * given.seconds))) / rate]
             for chunk in given.chunks:
