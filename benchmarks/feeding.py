@@ -34,7 +34,7 @@ from benchmarks.measuring import PHRASES, jpeg, made_up_logits
 from sspsam import SSPSAM, Segmenter, SegmenterConfig, SSPSAMConfig
 from sspsam.images.decoding import MAX_PIXELS, decode_reduced, difference_hash
 from sspsam.images.geometry import Geometry
-from sspsam.images.preprocess import resize_decoded, whole_image
+from sspsam.images.preprocess import to_send
 from sspsam.inference.masks import draw_masks, finish_masks
 from sspsam.inference.segmenter import RESIZED_ON_CUDA
 from sspsam.inference.square_scores import SquareScores, places, score_squares
@@ -143,7 +143,6 @@ def stages(photo: bytes, folder: Path, decode: str) -> dict[str, float]:
     ask = phrase_source("caption", PHRASES)
     side = config.sam.image_size if decode == "reduced" else None
     decoded = decode_reduced(photo, MAX_PIXELS, side)
-    take = whole_image if decoded.rgb.width * decoded.rgb.height <= RESIZED_ON_CUDA else resize_decoded
     geometry = Geometry.of(decoded.width, decoded.height, config)
     where = places([geometry], config.score_size, 1, torch.device("cpu"))
     logits, slots = made_up_logits(config.sam.image_size // 4), torch.zeros(PHRASES, dtype=torch.long)
@@ -176,7 +175,7 @@ def stages(photo: bytes, folder: Path, decode: str) -> dict[str, float]:
         "phrases of the caption": cpu_ms(lambda: ask(chunk.samples), images, 2),
         "decode": cpu_ms(lambda: decode_reduced(photo, MAX_PIXELS, side)),
         "hash": cpu_ms(lambda: difference_hash(decoded.rgb)),
-        "resize, or copy": cpu_ms(lambda: take(decoded, config)),
+        "resize, or copy": cpu_ms(lambda: to_send(decoded, config, RESIZED_ON_CUDA)),
         "draw (the device's)": cpu_ms(draw),
         "RLE": cpu_ms(encode),
         "rows": cpu_ms(rows, images),

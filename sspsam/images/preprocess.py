@@ -111,6 +111,14 @@ def whole_image(image: Decoded, config: SSPSAMConfig, pinned: bool = False) -> W
     return WholeImage(_travelling(np.asarray(image.rgb), pinned), image.box, geometry)
 
 
+def to_send(
+    image: Decoded, config: SSPSAMConfig, most: int, pinned: bool = False
+) -> ResizedImage | WholeImage:
+    """`whole_image` if the decoded image has at most `most` pixels, else `resize_decoded`."""
+    take = whole_image if image.rgb.width * image.rgb.height <= most else resize_decoded
+    return take(image, config, pinned)
+
+
 def received(images: Sequence[ResizedImage | WholeImage], device: torch.device) -> list[ResizedImage]:
     """B images on `device`, those that came whole resized there. Waits for nothing."""
 

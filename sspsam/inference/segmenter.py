@@ -15,7 +15,7 @@ import torch
 
 from sspsam.errors import EmptyPhraseError, OutOfMemoryError, SSPSAMError
 from sspsam.images.decoding import ImageInput, decode_reduced, difference_hash
-from sspsam.images.preprocess import ResizedImage, WholeImage, resize_decoded, whole_image
+from sspsam.images.preprocess import ResizedImage, WholeImage, to_send
 from sspsam.inference.drafts import Draft, Task
 from sspsam.inference.masks import Mask
 from sspsam.inference.memory import BatchSize, run_halving
@@ -200,8 +200,7 @@ class Segmenter:
         decoded = decode_reduced(image, self.config.max_pixels, side)
         on_cuda, most = self.model.device.type == "cuda", self.config.device_resize_pixels
         most = (RESIZED_ON_CUDA if on_cuda else 0) if most is None else most
-        take = whole_image if decoded.rgb.width * decoded.rgb.height <= most else resize_decoded
-        return _Prepared(take(decoded, self.model.config, on_cuda), difference_hash(decoded.rgb))
+        return _Prepared(to_send(decoded, self.model.config, most, on_cuda), difference_hash(decoded.rgb))
 
     @torch.inference_mode()
     def _encode(self, jobs: Sequence[_Job]) -> list[Future[list[Future[None]]]]:
