@@ -19,9 +19,9 @@ from pipeline.annotate.replica_speed import (
     first_chunk,
     time_chunk,
 )
-from pipeline.annotate.rows import clip, reason_of
+from pipeline.annotate.rows import clip
 from pipeline.annotate.run_summary import duration
-from pipeline.annotate.shard_reader import PhraseSource, find_phrases
+from pipeline.annotate.shard_reader import PhraseSource, find_alone, find_phrases
 from pipeline.phrases import Phrase
 from pipeline.sources import Sample, Shard
 
@@ -146,13 +146,9 @@ def ask(source: PhraseSource, samples: list[Sample]) -> tuple[list[list[Phrase]]
     """The phrases of each sample, one at a time if together they fail, and `Estimate.refused`."""
     if (phrases := find_phrases(source, samples)) is not None:
         return phrases, (0, "")
-    phrases, why = [], list[str]()
-    for sample in samples:
-        try:
-            (found,) = [[]] if sample.error else source([sample])
-        except Exception as error:  # a user's source may raise anything
-            found, why = [], [*why, clip(reason_of(error)[1])]
-        phrases.append(found)
+    found = [[] if sample.error else find_alone(source, sample) for sample in samples]
+    why = [clip(one[1]) for one in found if isinstance(one, tuple)]
+    phrases = [[] if isinstance(one, tuple) else one for one in found]
     return phrases, (len(why), why[0] if why else "")
 
 

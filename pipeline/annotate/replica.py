@@ -17,18 +17,15 @@ from pipeline.annotate.gate import Deadlines, Gate
 from pipeline.annotate.ledger import MAX_FRUITLESS_STARTS, LedgerClient, chunk_key
 from pipeline.annotate.rows import (
     KILLED_WORKER,
-    PHRASE_SOURCE,
     Reason,
     annotation_row,
-    reason_of,
     rows_table,
 )
-from pipeline.annotate.shard_reader import TOLD_SAMPLES, PhraseSource
+from pipeline.annotate.shard_reader import TOLD_SAMPLES, PhraseSource, find_alone
 from pipeline.annotate.works import Works, worker
 from pipeline.dataset.calibration import Calibration
 from pipeline.phrases import Phrase
 from pipeline.sources import Chunk, Sample
-from sspsam.errors import SSPSAMError
 from sspsam.schema import VERIFICATION_SIGNALS
 
 if TYPE_CHECKING:
@@ -224,12 +221,11 @@ class Replica:
         """Find the phrases of a span, one sample at a time: together they failed before."""
         for position in span:
             if reasons[position] is None:
-                try:
-                    (asked[position],) = self._phrase_source([samples[position]])
-                except Exception as error:  # a user's source may raise anything
-                    kind, message = reason_of(error)
-                    ours = isinstance(error, SSPSAMError)
-                    reasons[position] = (kind if ours else PHRASE_SOURCE, message)
+                found = find_alone(self._phrase_source, samples[position])
+                if isinstance(found, tuple):
+                    reasons[position] = found
+                else:
+                    asked[position] = found
 
     def _segment(
         self,

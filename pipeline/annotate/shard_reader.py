@@ -15,10 +15,11 @@ import pyarrow as pa
 from pipeline.annotate import chunks
 from pipeline.annotate.annotate_config import InputConfig
 from pipeline.annotate.ledger import LedgerClient
-from pipeline.annotate.rows import KILLED_WORKER
+from pipeline.annotate.rows import KILLED_WORKER, PHRASE_SOURCE, Reason, reason_of
 from pipeline.annotate.works import Works
 from pipeline.phrases import Phrase
 from pipeline.sources import Chunk, Sample, Shard
+from sspsam.errors import SSPSAMError
 
 #: shard, chunk size, skip= -> chunks; `pipeline.sources.read_chunks` with its options bound.
 Reader = Callable[..., Iterator[Chunk]]
@@ -268,3 +269,13 @@ def find_phrases(source: PhraseSource, samples: list[Sample]) -> list[list[Phras
         return phrases if next(found, None) is None else None
     except Exception:  # a user's source may raise anything; the annotate stage says which sample
         return None
+
+
+def find_alone(source: PhraseSource, sample: Sample) -> list[Phrase] | Reason:
+    """The phrases of one sample, or why there are none, for a chunk whose samples failed together."""
+    try:
+        (phrases,) = source([sample])
+        return list(phrases)
+    except Exception as error:  # a user's source may raise anything
+        kind, message = reason_of(error)
+        return kind if isinstance(error, SSPSAMError) else PHRASE_SOURCE, message
