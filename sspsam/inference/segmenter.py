@@ -70,7 +70,8 @@ class Segmenter:
     however they are combined. Four stages work at once, each on its own batch: threads decode and resize,
     one thread runs the image towers, one the phrases' part of the model, threads encode RLE. Calls may
     come from several threads: the images of the next call are decoded while the last one's are finished,
-    and a batch never holds images of two calls, so that what a call gives depends on nothing else.
+    and a batch never holds images of two calls, so that what a call gives depends on nothing else, but for
+    the last bits of a phrase's text features, which stay as they were in the first batch that asked.
 
     Args:
         model: in evaluation mode, on its device.
