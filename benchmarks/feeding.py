@@ -5,10 +5,10 @@
 
 The device is simulated: its image towers sleep, with the GIL released, for as long as a batch takes at the
 given rate; resizing, normalising, prompts and mask decoder, which are the device's work too, give made-up
-results of the published shapes at once. All else is real: reading, captions, decoding, copies, drawing (the
-device's work as well, done here by the CPU), RLE, rows, files. The rate is half of what the CPU could feed
-and of what its one drawing thread could draw, by the CPU time of each stage, measured first. The job is
-timed from its first written chunk to its last.
+results of the published shapes at once. All else is real: reading, captions, decoding, copies, drawing and
+scanning masks for runs (the device's work as well, done here by the CPU), RLE, rows, files. The rate is half
+of what the CPU could feed and of what its one drawing thread could draw, by the CPU time of each stage,
+measured first. The job is timed from its first written chunk to its last.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,6 +36,7 @@ from sspsam.images.decoding import MAX_PIXELS, decode_reduced, difference_hash
 from sspsam.images.geometry import Geometry
 from sspsam.images.preprocess import to_send
 from sspsam.inference.masks import draw_masks, finish_masks
+from sspsam.inference.run_starts import run_starts
 from sspsam.inference.segmenter import RESIZED_ON_CUDA
 from sspsam.inference.square_scores import SquareScores, places, score_squares
 from sspsam.modeling.model import ImageFeatures
@@ -154,9 +155,9 @@ def stages(photo: bytes, folder: Path, decode: str) -> dict[str, float]:
 
     drawn = draw()
     names = [f"phrase {i}" for i in range(PHRASES)]
-    encode = functools.partial(
-        finish_masks, drawn, names, [False] * PHRASES, torch.ones(PHRASES), torch.ones(PHRASES, 4), 50
-    )
+    told = (names, [False] * PHRASES, torch.ones(PHRASES), torch.ones(PHRASES, 4), 50)
+    from_cuda = replace(drawn, masks=run_starts(torch.from_numpy(drawn.masks)))
+    rle = cpu_ms(lambda: finish_masks(from_cuda, *told))
     segmenter = LoadSimulated(0)()
     phrases = ask(chunk.samples)
     result = segmenter.segment_images([photo], [[phrase.text for phrase in phrases[0]]])[0]
@@ -177,7 +178,8 @@ def stages(photo: bytes, folder: Path, decode: str) -> dict[str, float]:
         "hash": cpu_ms(lambda: difference_hash(decoded.rgb)),
         "resize, or copy": cpu_ms(lambda: to_send(decoded, config, RESIZED_ON_CUDA)),
         "draw (the device's)": cpu_ms(draw),
-        "RLE": cpu_ms(encode),
+        "scan (not with CUDA)": cpu_ms(lambda: finish_masks(drawn, *told)) - rle,
+        "RLE": rle,
         "rows": cpu_ms(rows, images),
         "file": cpu_ms(lambda: encode_chunk(table, receipt, "{}"), images),
     }
@@ -245,10 +247,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             photo, folder = jpeg(*map(int, size.split("x"))), Path(name) / size
             spent = stages(photo, folder, given.decode)
             if not costs.columns:
-                for column in ("pixels", *spent, "in all, without drawing"):
+                for column in ("pixels", *spent, "in all, with CUDA"):
                     costs.add_column(column, justify="right")
             drawing = spent["draw (the device's)"]
-            rest = sum(spent.values()) - drawing
+            rest = sum(spent.values()) - drawing - spent["scan (not with CUDA)"]
             costs.add_row(size, *(f"{value:.1f}" for value in (*spent.values(), rest)))
             # One thread draws, however many cores there are.
             rate = given.rate or min(cores * 1000 / (2 * sum(spent.values())), 1000 / (2 * drawing))

@@ -1,6 +1,7 @@
 """Masks: from the decoder's logits to COCO RLE, with the quality signals that people filter by.
 
-Everything that scans pixels works in batches on the logits' device; RLE is pycocotools'. Arrays are
+Everything that scans pixels works in batches on the logits' device; RLE is pycocotools'. CUDA also finds
+where the runs start. Arrays are
 column-major (N, width, height) throughout, as COCO's runs are: handing pycocotools row-major arrays
 costs it four times as long.
 """
@@ -18,6 +19,7 @@ from pycocotools import mask as coco_mask
 
 from sspsam.images.geometry import Geometry, box_iou, xywh_to_xyxy, xyxy_to_xywh
 from sspsam.inference.rle_threads import encode_columns
+from sspsam.inference.run_starts import RunStarts, run_starts
 from sspsam.inference.square_scores import SquareScores
 from sspsam.inference.transfers import to_host
 
@@ -67,7 +69,7 @@ class DrawnMasks:
     K is the score square's side.
     """
 
-    masks: np.ndarray  # (N, width, height) bool, over the original image
+    masks: np.ndarray | RunStarts  # (N, width, height) bool, over the original image
     target_pixels: torch.Tensor  # (N,) int64
     score: torch.Tensor  # (N,) float32, NaN where undefined, like the next two
     stability: torch.Tensor  # (N,)
@@ -85,9 +87,11 @@ def draw_masks(scores: SquareScores, members: slice, geometry: Geometry, keep_sq
         keep_square: hand back the masks in the score square too.
     """
     masks = geometry.sam.transposed().square_to_original(scores.logits[members]) > 0
+    # What is on the CPU already is scanned faster by pycocotools.
+    drawn = run_starts(masks) if masks.device.type == "cuda" else to_host(masks).numpy()
     score, stability, clip_score = scores.signals[:, members]
     return DrawnMasks(
-        masks=to_host(masks).numpy(),
+        masks=drawn,
         target_pixels=scores.target_pixels[members],
         score=score,
         stability=stability,
@@ -113,7 +117,7 @@ def finish_masks(
         boxes: (N, 4) xyxy in the original image, of the box head, on the CPU.
         min_target_pixels: fewer mean "no target".
     """
-    rles = encode_rle(drawn.masks)
+    rles = drawn.masks.encode() if isinstance(drawn.masks, RunStarts) else encode_rle(drawn.masks)
     areas = [int(area) for area in coco_mask.area(rles)]
     found = torch.from_numpy(coco_mask.toBbox(rles)).float().view(-1, 4)
     agreement = box_iou(xywh_to_xyxy(found), boxes)

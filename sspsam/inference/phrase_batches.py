@@ -185,8 +185,8 @@ class PhraseRunner:
             draft.masks[task.position] = mask
 
     def _masks_at_a_time(self, geometry: Geometry) -> int:
-        """How many masks of an image are drawn at once: logits cut out and resized, and bools."""
-        each = 4 * self._model.config.sam.image_size**2 + 5 * geometry.width * geometry.height
+        """How many masks of an image are drawn at once: logits cut out and resized, bools, run starts."""
+        each = 4 * self._model.config.sam.image_size**2 + 6 * geometry.width * geometry.height
         return max(1, self._budget // each)
 
 

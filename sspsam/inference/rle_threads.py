@@ -8,6 +8,7 @@ extension module; where they are not, or do not answer as its Python functions d
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -32,6 +33,19 @@ def encode_columns(masks: NDArray[np.uint8]) -> list[dict[str, Any]]:
     """N RLEs, `counts` in bytes, of (N, width, height) uint8 of 0 and 1, contiguous."""
     library = _exported()
     return _by_python(masks) if library is None else _by_c(library, masks)
+
+
+def encode_counts(counts: Sequence[NDArray[np.uint32]], width: int, height: int) -> list[dict[str, Any]]:
+    """RLEs, `counts` in bytes, of run lengths: each of zeros and ones in turn, together width x height."""
+    library = _exported()
+    if library is None:
+        plain = [{"size": [height, width], "counts": one.tolist()} for one in counts]
+        return list(coco_mask.frPyObjects(plain, height, width))
+    rles = []
+    for one in counts:
+        lengths = np.ascontiguousarray(one).ctypes.data_as(ctypes.POINTER(ctypes.c_uint))
+        rles.append(_text(library, _Runs(height, width, len(one), lengths)))
+    return rles
 
 
 @cache
@@ -61,20 +75,22 @@ def _free() -> Any:
 
 
 def _by_c(library: ctypes.CDLL, masks: NDArray[np.uint8]) -> list[dict[str, Any]]:
-    free = _free()
     count, width, height = masks.shape
     runs = ctypes.POINTER(_Runs)()
     library.rlesInit(ctypes.byref(runs), count)
     try:
         library.rleEncode(runs, masks.ctypes.data, height, width, count)
-        rles = []
-        for number in range(count):
-            text = library.rleToString(ctypes.byref(runs[number]))
-            rles.append({"size": [height, width], "counts": ctypes.string_at(text)})
-            free(text)
-        return rles
+        return [_text(library, runs[number]) for number in range(count)]
     finally:
         library.rlesFree(ctypes.byref(runs), count)
+
+
+def _text(library: ctypes.CDLL, runs: _Runs) -> dict[str, Any]:
+    """One mask's compressed runs."""
+    text = library.rleToString(ctypes.byref(runs))
+    rle = {"size": [runs.h, runs.w], "counts": ctypes.string_at(text)}
+    _free()(text)
+    return rle
 
 
 def _by_python(masks: NDArray[np.uint8]) -> list[dict[str, Any]]:

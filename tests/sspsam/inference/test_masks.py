@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,16 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
 from sspsam.images.geometry import Geometry, logits_to_square
-from sspsam.inference.masks import decode_rle, draw_masks, encode_rle, finish_masks, flagged_mask
+from sspsam.inference.masks import (
+    DrawnMasks,
+    Mask,
+    decode_rle,
+    draw_masks,
+    encode_rle,
+    finish_masks,
+    flagged_mask,
+)
+from sspsam.inference.run_starts import run_starts
 from sspsam.inference.square_scores import SquareScores, places, score_squares
 from sspsam.model_config import SSPSAMConfig
 
@@ -37,6 +47,14 @@ def blobs(number: int, seed: int) -> torch.Tensor:
     return logits
 
 
+def finished(drawn: DrawnMasks, *told: Any) -> list[Mask]:
+    """`finish_masks`, which makes the same of pixels and of run starts, as CUDA hands them over."""
+    assert isinstance(drawn.masks, np.ndarray)
+    masks = finish_masks(drawn, *told)
+    assert finish_masks(replace(drawn, masks=run_starts(torch.from_numpy(drawn.masks))), *told) == masks
+    return masks
+
+
 @settings(max_examples=20, deadline=None)
 @given(st.integers(1, 90), st.integers(1, 90), st.integers(0, 1000))
 def test_signals_equal_their_definitions(width: int, height: int, seed: int) -> None:
@@ -52,7 +70,7 @@ def test_signals_equal_their_definitions(width: int, height: int, seed: int) -> 
     scores = SquareScores(*score_squares(CONFIG, next(more), where, tokens, next(more), others))
     drawn = draw_masks(scores, slice(4), geometry, keep_square=True)
     iou = torch.tensor([0.1, 0.2, 0.3, math.nan])
-    masks = finish_masks(drawn, list("abcd"), [False, True, False, False], iou, boxes, 50)
+    masks = finished(drawn, list("abcd"), [False, True, False, False], iou, boxes, 50)
 
     exact = geometry.sam.logits_to_original(logits)
     square = logits_to_square(logits, SAM, SCORE)

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sspsam.inference import rle_threads
+from sspsam.rle import check_rle
 
 
 @settings(max_examples=200, deadline=None)
@@ -25,7 +26,13 @@ def test_both_ways_give_the_same_bytes(
     count: int, width: int, height: int, seed: int, density: float
 ) -> None:
     masks = (np.random.default_rng(seed).random((count, width, height)) < density).astype(np.uint8)
-    assert rle_threads.encode_columns(masks) == rle_threads._by_python(masks)
+    rles = rle_threads.encode_columns(masks)
+    assert rles == rle_threads._by_python(masks)
+    counts = [check_rle(rle).astype(np.uint32) for rle in rles]
+    assert rle_threads.encode_counts(counts, width, height) == rles
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rle_threads, "_exported", lambda: None)
+        assert rle_threads.encode_counts(counts, width, height) == rles
 
 
 def test_a_library_without_the_functions_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
