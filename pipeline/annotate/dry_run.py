@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.annotate.allocation import GIB, Allocation, allocate
-from pipeline.annotate.annotate_config import AUTO, AnnotateConfig, flag
+from pipeline.annotate.annotate_config import AUTO, AnnotateConfig
 from pipeline.annotate.cluster import alive_nodes, connected, may_grow
 from pipeline.annotate.prepare import USUAL_CHUNK, Job, caution, fingerprint, prepare
 from pipeline.annotate.replica_speed import (
@@ -24,6 +24,7 @@ from pipeline.annotate.run_summary import duration
 from pipeline.annotate.shard_reader import PhraseSource, find_alone, find_phrases
 from pipeline.phrases import Phrase
 from pipeline.sources import Sample, Shard
+from pipeline.sources.settings import flag
 
 _SHARDS_SHOWN = 10
 

@@ -11,8 +11,9 @@ from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from pipeline.annotate.annotate_config import AnnotateConfig, flag, option_fields
+from pipeline.annotate.annotate_config import AnnotateConfig, option_fields
 from pipeline.sources import Shard
+from pipeline.sources.settings import flag
 from sspsam.checkpoint import bundled_mark
 from sspsam.errors import ConfigError
 from sspsam.schema import SCHEMA_VERSION

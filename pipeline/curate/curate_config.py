@@ -9,16 +9,12 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from pipeline.sources.flags import check_settings, load_yaml
+from pipeline.sources.flags import load_yaml
+from pipeline.sources.settings import check_settings, option
 from sspsam.errors import ConfigError
 
 #: Bits by which two 64-bit perceptual hashes may differ and still be searched for in buckets.
 MAX_PHASH_DISTANCE: Final = 8
-
-
-def _option(default: Any, help_: str) -> Any:
-    """A field that is also a flag; `help_` states the unit."""
-    return field(default=default, metadata={"help": help_})
 
 
 @dataclass(frozen=True)
@@ -28,43 +24,43 @@ class CurateConfig:
     Two runs with the same source, verdicts and config write the same rows.
     """
 
-    reviews: Literal["apply", "accepted", "ignore"] = _option(
+    reviews: Literal["apply", "accepted", "ignore"] = option(
         "apply",
         "verdicts: apply them (drop what was rejected), keep only what was accepted, or ignore",
     )
-    drop_flagged: bool = _option(False, "drop flagged images and masks too")
-    min_target_pixels: int | None = _option(
+    drop_flagged: bool = option(False, "drop flagged images and masks too")
+    min_target_pixels: int | None = option(
         None, "recompute has_target: at least this many target_pixels (pixels of the scoring square)"
     )
-    keep_no_target: bool = _option(False, "keep phrases without a target, as negatives")
-    where: tuple[str, ...] = _option(
+    keep_no_target: bool = option(False, "keep phrases without a target, as negatives")
+    where: tuple[str, ...] = option(
         (), "SQL predicate over the columns of `images` and `masks`; null counts as false; repeatable"
     )
-    precision: float | None = _option(
+    precision: float | None = option(
         None,
         "keep what p_correct puts above the lowest threshold that has this precision, by audited verdicts",
     )
-    confidence: float = _option(0.95, "of --precision: how probable its promise is to hold")
-    truth: str | None = _option(
+    confidence: float = option(0.95, "of --precision: how probable its promise is to hold")
+    truth: str | None = option(
         None,
         "of --precision: true masks of images drawn at random from OUTPUT's, a dataset, in place of verdicts",
     )
-    merge_iou: float | None = _option(
+    merge_iou: float | None = option(
         None, "merge masks of one image with at least this IoU; the phrases of the others become aliases"
     )
-    phash_distance: int | None = _option(
+    phash_distance: int | None = option(
         None, "deduplicate images whose perceptual hashes differ in at most this many bits (0 to 8)"
     )
-    max_per_phrase: int | None = _option(None, "keep at most this many masks of one normalised phrase")
-    cap_order: Literal["score", "hash"] = _option(
+    max_per_phrase: int | None = option(None, "keep at most this many masks of one normalised phrase")
+    cap_order: Literal["score", "hash"] = option(
         "score", "which masks of a capped phrase are kept: the best by score, or a uniform sample by hash"
     )
-    keep_empty: bool = _option(False, "keep images that have no mask left")
+    keep_empty: bool = option(False, "keep images that have no mask left")
     split: Mapping[str, float] = field(
         default_factory=lambda: {"train": 0.9, "val": 0.1},
         metadata={"help": "shares NAME=SHARE,...; an image's split is a function of its key and --seed"},
     )
-    seed: int = _option(0, "seed of the split and of the hash order")
+    seed: int = option(0, "seed of the split and of the hash order")
 
     def __post_init__(self) -> None:
         check_settings(self, min_target_pixels=0, max_per_phrase=1)
@@ -110,10 +106,10 @@ class CurateConfig:
 class CurateResources:
     """Resources; they do not change the result."""
 
-    workers: int = _option(max(1, os.cpu_count() or 1), "processes that read and write files, at most")
-    memory_mb: int = _option(1024, "memory limit of DuckDB in MiB; the rest spills to --scratch")
-    scratch: str | None = _option(None, "local folder for intermediate files (default: the system's)")
-    rows_per_file: int = _option(5000, "images per output file")
+    workers: int = option(max(1, os.cpu_count() or 1), "processes that read and write files, at most")
+    memory_mb: int = option(1024, "memory limit of DuckDB in MiB; the rest spills to --scratch")
+    scratch: str | None = option(None, "local folder for intermediate files (default: the system's)")
+    rows_per_file: int = option(5000, "images per output file")
 
     def __post_init__(self) -> None:
         check_settings(self, workers=1, memory_mb=64, rows_per_file=1)

@@ -6,7 +6,7 @@ import os
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
 
-from pipeline.sources.flags import check_settings
+from pipeline.sources.settings import check_settings
 from sspsam.errors import ConfigError
 
 #: format -> one line of help.

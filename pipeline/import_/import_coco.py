@@ -26,7 +26,7 @@ from pipeline.dataset.data_card import write_made_card
 from pipeline.dataset.destination import Destination
 from pipeline.dataset.image_bytes import in_batches, safe_name
 from pipeline.dataset.segmentations import segmentation_problem
-from pipeline.sources.flags import check_settings
+from pipeline.sources.settings import check_settings
 from sspsam.data.json_depth import Nested
 from sspsam.errors import ConfigError, DataError, one_line
 from sspsam.rle import MOST_PIXELS, check_outline

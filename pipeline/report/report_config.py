@@ -7,7 +7,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from pipeline.sources.flags import StorageOptions, check_settings
+from pipeline.sources.flags import StorageOptions
+from pipeline.sources.settings import check_settings
 from sspsam.errors import ConfigError
 
 

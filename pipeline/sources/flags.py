@@ -1,4 +1,4 @@
-"""What settings dataclasses share: types with a command-line syntax of their own, YAML, and checks."""
+"""Settings from outside: types with a command-line syntax of their own, and YAML files."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any
 
 from cyclopts import CoercionError, Parameter, Token
 
@@ -60,22 +60,3 @@ def load_yaml(path: str) -> dict[str, Any]:
     if not isinstance(loaded, dict | None):
         raise ConfigError(f"--config {path}: expected `option: value` lines")
     return {str(name): value for name, value in (loaded or {}).items()}
-
-
-def check_settings(config: Any, **least: float) -> None:
-    """Raise ConfigError, naming the flag, for a Literal field of another value or a number that is too small.
-
-    least: the smallest value of numeric fields; None is not checked.
-    """
-    for name, kind in get_type_hints(type(config)).items():
-        if get_origin(kind) is Literal and getattr(config, name) not in get_args(kind):
-            known = ", ".join(map(str, get_args(kind)))
-            raise ConfigError(f"{_flag(name)} {getattr(config, name)!r}: one of {known}")
-    for name, bound in least.items():
-        value = getattr(config, name)
-        if value is not None and value < bound:
-            raise ConfigError(f"{_flag(name)} {value}: at least {bound}")
-
-
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
