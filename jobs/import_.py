@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from jobs.options import FLAT, print_written, run
-from pipeline.import_.import_coco import ImportConfig, import_coco
+from pipeline.import_.import_coco import import_coco
+from pipeline.import_.import_config import ImportConfig
 from pipeline.sources.flags import StorageOptions
 
 

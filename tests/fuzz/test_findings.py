@@ -26,7 +26,7 @@ from pipeline.dataset.image_rows import Rows, card
 from pipeline.dataset.opening import open_dataset
 from pipeline.dataset.phrase_index import Index
 from pipeline.dataset.phrase_rows import batch_schema
-from pipeline.import_.import_coco import read_segmentation
+from pipeline.import_.coco_instances import read_segmentation
 from pipeline.view.server import _JSON
 from sspsam.checkpoint import load_config, read_weights
 from sspsam.data import DataConfig, Segmentation, read_records

@@ -12,7 +12,7 @@ from jobs.cli import COMMANDS, app, main
 from pipeline.annotate.annotate_config import option_fields
 from pipeline.curate.curate_config import CurateConfig, CurateResources
 from pipeline.export.export_config import ExportConfig
-from pipeline.import_.import_coco import ImportConfig
+from pipeline.import_.import_config import ImportConfig
 from pipeline.report.report_config import ReportConfig
 from pipeline.view.view_config import ViewConfig
 from sspsam.training.train_config import TrainConfig

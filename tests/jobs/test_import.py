@@ -14,7 +14,8 @@ from pycocotools.coco import COCO
 from jobs.cli import main
 from pipeline.dataset.opening import open_dataset
 from pipeline.dataset.segmentations import decode
-from pipeline.import_.import_coco import ImportConfig, import_coco
+from pipeline.import_.import_coco import import_coco
+from pipeline.import_.import_config import ImportConfig
 from sspsam.data import DataConfig, read_records
 from sspsam.errors import DataError
 from sspsam.images.load_image import load_image
