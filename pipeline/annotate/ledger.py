@@ -25,13 +25,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from pipeline.annotate.chunk_receipt import Receipt
-
-#: [first, last) positions of samples in a chunk.
-Span = tuple[int, int]
-
-#: A whole chunk is repeated once before it is split; a lone sample once before it is quarantined.
-PATIENCE = 2
-PARTS = 8
+from pipeline.annotate.span_plan import Span, SpanPlan, plan_spans
 
 #: So many replicas started in a row, none of which finished anything: not the samples' fault.
 MAX_FRUITLESS_STARTS = 20
@@ -48,36 +42,6 @@ _COMPUTING = "annotate "
 
 #: Shard and number of a chunk.
 ChunkId = tuple[str, int]
-
-
-@dataclass
-class Plan:
-    """How to go through a chunk's samples. Both lists in order, disjoint, together the whole chunk."""
-
-    run: list[Span]
-    quarantine: list[int] = field(default_factory=list)
-
-
-def plan_spans(size: int, deaths: dict[Span, int]) -> Plan:
-    """Split `size` samples by how often a process died within each span."""
-    plan = Plan([])
-
-    def visit(low: int, high: int, patience: int) -> None:
-        died = deaths.get((low, high), 0)
-        if high - low == 1:
-            patience = PATIENCE
-        if died < patience:
-            plan.run.append((low, high))
-        elif high - low == 1:
-            plan.quarantine.append(low)
-        else:
-            step = -(-(high - low) // PARTS)
-            for start in range(low, high, step):
-                visit(start, min(high, start + step), patience=1)
-
-    if size:
-        visit(0, size, PATIENCE)
-    return plan
 
 
 @dataclass
@@ -166,7 +130,9 @@ class Ledger:
         taken, self._receipts = self._receipts, []
         return taken
 
-    def enter(self, works: Sequence[tuple[str, int]], worker: str, after: Sequence[str] = ()) -> list[Plan]:
+    def enter(
+        self, works: Sequence[tuple[str, int]], worker: str, after: Sequence[str] = ()
+    ) -> list[SpanPlan]:
         """Enter works that a process does one after the other, as many as may stand open together.
 
         A death is held against all that are open, so a suspect one is entered alone, or it would soon be
@@ -184,7 +150,7 @@ class Ledger:
         together = 1 if known[0] else known.index(True) if True in known else len(works)
         return [self.begin(key, size, worker) for key, size in works[:together]]
 
-    def begin(self, key: str, size: int, worker: str) -> Plan:
+    def begin(self, key: str, size: int, worker: str) -> SpanPlan:
         """Enter the work `key` of `size` samples; what was open under it counts as a death."""
         self._entries.pop(_loading(worker), None)
         entry = self._entries.setdefault(key, _Entry(size, worker, time.time()))
@@ -252,7 +218,7 @@ class LedgerClient(Protocol):
     def end_row(self, chunks: Iterable[ChunkId]) -> None: ...
     def enter(
         self, works: Sequence[tuple[str, int]], worker: str, after: Sequence[str] = ()
-    ) -> list[Plan]: ...
+    ) -> list[SpanPlan]: ...
     def advance(self, key: str, span: Span) -> None: ...
     def end(self, *keys: str) -> None: ...
 
@@ -287,7 +253,9 @@ class RemoteLedger:
     def take(self) -> list[Receipt]:
         return list(self._call("take"))
 
-    def enter(self, works: Sequence[tuple[str, int]], worker: str, after: Sequence[str] = ()) -> list[Plan]:
+    def enter(
+        self, works: Sequence[tuple[str, int]], worker: str, after: Sequence[str] = ()
+    ) -> list[SpanPlan]:
         return list(self._call("enter", works, worker, after))
 
     def advance(self, key: str, span: Span) -> None:

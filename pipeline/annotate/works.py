@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import Any
 
-from pipeline.annotate.ledger import LedgerClient, Plan
+from pipeline.annotate.ledger import LedgerClient
+from pipeline.annotate.span_plan import SpanPlan
 
 #: Pieces that share a message at most.
 _TOGETHER = 32
@@ -30,7 +31,7 @@ class Works:
     def __init__(self, ledger: LedgerClient, pieces: Iterable[Piece], room: int) -> None:
         self._ledger, self._room = ledger, room
         self._left = deque(pieces)
-        self._entered: deque[tuple[Piece, Plan]] = deque()  # not begun yet
+        self._entered: deque[tuple[Piece, SpanPlan]] = deque()  # not begun yet
         self._open: list[str] = []  # what the ledger takes for under way
 
     @property
@@ -38,7 +39,7 @@ class Works:
         """How many pieces are entered that have not begun."""
         return len(self._entered)
 
-    def begin(self) -> Plan:
+    def begin(self) -> SpanPlan:
         """The plan of the next piece; those before it have ended."""
         if not self._entered:
             room, some = self._room, list[Piece]()

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.annotate.chunk_receipt import Receipt
-from pipeline.annotate.ledger import Ledger, Plan, chunk_key, plan_spans
+from pipeline.annotate.ledger import Ledger, chunk_key
+from pipeline.annotate.span_plan import SpanPlan, plan_spans
 from pipeline.annotate.works import Works
 
 
@@ -60,12 +61,12 @@ def test_small_works_are_entered_together_and_only_what_kills_is_blamed(
     ends = list(itertools.accumulate(size for size, _ in chunks))
     killers = {killer for killer in killers if killer < ends[-1]}
     book = Ledger()
-    done: dict[int, Plan] = {}
+    done: dict[int, SpanPlan] = {}
     deaths = messages = 0
     while True:
         left = [number for number in range(len(chunks)) if number not in done]
         works = Works(book, [(f"{number}", chunks[number][0], chunks[number][0]) for number in left], room)
-        begun: dict[int, Plan] = {}
+        begun: dict[int, SpanPlan] = {}
         died = False
         for number in left:
             messages += not works.ahead
