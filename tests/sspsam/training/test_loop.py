@@ -1,13 +1,8 @@
-"""The loop: what moves and what does not, resuming to the bit, and dying at the worst moment."""
+"""The loop: what moves and what does not, resuming to the bit, and what is refused."""
 
 from __future__ import annotations
 
 import math
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,12 +14,11 @@ from sspsam import SSPSAM, SSPSAMConfig
 from sspsam.errors import CheckpointError, ConfigError, DivergedError
 from sspsam.scenes import SceneConfig
 from sspsam.training.loop import _Report, train
-from sspsam.training.optimizer import learning_rate, make_optimizer, set_rates, trainable
+from sspsam.training.optimizer import trainable
 from sspsam.training.process import Process
 from sspsam.training.recipes import RECIPES
 from sspsam.training.scene_batches import SceneSource
 from sspsam.training.stages import STAGE_LOSSES
-from sspsam.training.state import TrainState, save_state
 from sspsam.training.train_config import STAGES, TrainConfig
 from sspsam.training.validate import validate
 
@@ -229,25 +223,6 @@ def test_a_checkpoint_of_other_data_is_refused_by_name(
     run({"data": "/a", "flip": 0.5, "later": 1})  # which an earlier version could not tell
 
 
-def test_the_schedule_warms_up_falls_and_spares_a_frozen_decoder(small_model: SSPSAM) -> None:
-    config = replace(_CONFIG, steps=100, warmup=10, decoder_frozen=0.25, decoder_rate=0.1)
-    factors = [learning_rate(config, step) for step in range(100)]
-    assert factors[0] == pytest.approx(0.1)
-    assert max(factors) == pytest.approx(1.0)
-    assert factors[9:] == sorted(factors[9:], reverse=True)
-    assert learning_rate(config, 100) == pytest.approx(config.final_rate)
-    middle = config.final_rate + (1 - config.final_rate) * 0.5
-    assert learning_rate(config, 55) == pytest.approx(middle)
-    assert math.isclose(factors[55], middle)
-    optimizer = make_optimizer(trainable(small_model, config), config)
-    for step, decoder in ((24, 0.0), (25, 0.1 * factors[25] * config.learning_rate)):
-        set_rates(optimizer, config, step)
-        rates = {group["decoder"]: group["lr"] for group in optimizer.param_groups}
-        assert rates[True] == pytest.approx(decoder)
-        assert rates[False] == pytest.approx(factors[step] * config.learning_rate)
-    assert {g["weight_decay"] for g in optimizer.param_groups} == {0.0, config.weight_decay}
-
-
 def test_accumulated_batches_count_as_one_larger_step(
     micro_config: SSPSAMConfig, small_scenes: SceneSource, tmp_path: Path
 ) -> None:
@@ -290,60 +265,6 @@ def test_cached_features_give_the_losses_of_running_the_towers(
         assert float(cached[name]) == pytest.approx(float(value), rel=2e-3), name
     again = SceneSource(micro_config, SceneConfig(size=64), 0, pool=6, folder=tmp_path)
     assert torch.equal(again.batch(0, 4, 3, model.device).sam_pixels, batch.sam_pixels)
-
-
-_KILLED = """
-import sys, torch
-from pathlib import Path
-from sspsam.training.train_config import TrainConfig
-from sspsam.training.state import TrainState, save_state
-model = torch.nn.Linear(1500, 1500)
-optimizer = torch.optim.AdamW(model.parameters())
-state = TrainState(0, model, optimizer, {"weight": model.weight.detach().clone()})
-while True:
-    state.step += 1
-    with torch.no_grad():
-        model.weight.fill_(state.step)
-        state.ema["weight"].fill_(state.step)
-    save_state(state, TrainConfig(), Path(sys.argv[1]))
-    print(state.step, flush=True)
-"""
-
-
-def test_sigkill_while_saving_leaves_a_whole_checkpoint(tmp_path: Path) -> None:
-    path = tmp_path / "checkpoint.pt"
-    for kill in range(3):
-        with subprocess.Popen(
-            [sys.executable, "-c", _KILLED, str(path)],
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        ) as process:
-            assert process.stdout is not None
-            saved = [int(process.stdout.readline()) for _ in range(2)][-1]
-            time.sleep(0.004 * kill)  # somewhere inside the next save
-            process.send_signal(signal.SIGKILL)
-        content = torch.load(path, weights_only=True)
-        assert content["step"] >= saved
-        assert (content["model"]["weight"] == content["step"]).all()
-        assert (content["ema"]["weight"] == content["step"]).all()
-
-
-def test_a_failed_save_keeps_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = torch.nn.Linear(2, 2)
-    state = TrainState(1, model, torch.optim.AdamW(model.parameters()), {})
-    path = tmp_path / "checkpoint.pt"
-    save_state(state, TrainConfig(), path)
-    before = path.read_bytes()
-
-    def fail(*arguments: object) -> None:
-        raise OSError("no space left on device")
-
-    monkeypatch.setattr(torch, "save", fail)
-    with pytest.raises(OSError, match="no space"):
-        save_state(state, TrainConfig(), path)
-    assert path.read_bytes() == before
-    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_settings_that_cannot_work_name_their_flag() -> None:
