@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import pickle
 import re
 import threading
-from collections.abc import Callable
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,16 +15,11 @@ from pycocotools import mask as coco_mask
 
 from sspsam.data import DataConfig, Record, Segmentation, group_by_image, read_records
 from sspsam.data.record_index import image_keys, records_table, table_records
-from sspsam.data.refer import unpickle_plain
 from sspsam.errors import ConfigError, DataError
 from tests.pipeline.annotation_fixture import make_dataset
 from tests.sspsam.data.benchmarks import SHAPES, SIZE, MadeBenchmarks, box, make_benchmarks
 
 WIDTH, HEIGHT = SIZE
-
-
-def drawn(segmentation: Segmentation, height: int, width: int) -> np.ndarray:
-    return coco_mask.decode(segmentation.rle(height, width)).astype(bool)
 
 
 @pytest.fixture(scope="module")
@@ -59,31 +52,6 @@ def test_refer(made: MadeBenchmarks):
     assert [len(group) for group in group_by_image(records)] == [6, 6, 6]
     assert len(read(made.refer, "refer", split="train,val", limit=5)) == 5
     assert len(read(made.refer, "refer", split="train,val")) == 7 * 6
-
-
-def test_refclef_counts_a_ref_under_each_letter_of_its_split(tmp_path: Path):
-    """As REFER's getRefIds does: `testA` is also in the refs of `testAB` and `testABC`."""
-    bench = make_benchmarks(tmp_path)
-    path = next(bench.refer.glob("refs(*).p"))
-    refs = pickle.loads(path.read_bytes())
-    names = ["testA", "testB", "testC", "testAB", "testBC", "testABC", "train", "val"]
-    for ref, split in zip(refs, names * 3, strict=False):
-        ref["split"] = split
-    path.write_bytes(pickle.dumps(refs))
-
-    def phrases(split: str) -> int:
-        return len(read(bench.refer, "refer", split=split))
-
-    def counted(wanted: Callable[[str], bool]) -> int:
-        return sum(len(ref["sentences"]) for ref in refs if wanted(ref["split"]))
-
-    for letter in "ABC":
-        expected = counted(lambda split, letter=letter: letter in split)
-        assert phrases(f"test{letter}") == expected > counted(lambda s, n=f"test{letter}": s == n)
-    assert phrases("testAB") == counted(lambda split: split == "testAB")
-    assert phrases("test") == counted(lambda split: split.startswith("test"))
-    assert phrases("train") == counted(lambda split: split == "train")
-    assert phrases("testA,testC") == counted(lambda split: "A" in split or "C" in split)
 
 
 def test_grefcoco(made: MadeBenchmarks):
@@ -123,17 +91,6 @@ def test_phrasecut(made: MadeBenchmarks):
     assert "p_rel" not in disk
     assert {"c500+", "a200+", "p_att+"} <= triangle
     assert "c500" not in triangle
-
-
-def test_phrasecut_draws_as_its_evaluator():
-    # Two triangles by hand: vertices truncated, outline included; a line where there are two points.
-    segmentation = Segmentation.from_polygons([[[1.9, 1.9], [4.2, 1.0], [1.0, 4.7]]], "phrasecut")
-    expected = np.zeros((6, 6), bool)
-    expected[1, 1:5] = expected[2, 1:4] = expected[3, 1:3] = expected[4, 1] = True
-    np.testing.assert_array_equal(drawn(segmentation, 6, 6), expected)
-    line = drawn(Segmentation.from_polygons([[[0, 0], [3, 0]]], "phrasecut"), 4, 4)
-    assert line[0].all()
-    assert line[1:].sum() == 0
 
 
 @pytest.mark.parametrize("name", ["refcoco", "grefcoco"])
@@ -181,20 +138,6 @@ def test_annotation_parquet(tmp_path: Path):
         read(dataset.truth, "annotations", split="train")
 
 
-@pytest.mark.parametrize(
-    ("counts", "expected"),
-    [({"size": [2, 3], "counts": [1, 2, 3]}, [[0, 1, 0], [1, 0, 0]]), (None, [[0, 0, 0], [0, 0, 0]])],
-)
-def test_coco_segmentations(counts, expected):
-    """Uncompressed RLE, lists of RLE, empty polygons and polygons without area."""
-    parts = [] if counts is None else [counts]
-    for value in (parts, [parts]):
-        segmentation = Segmentation.from_coco(value)
-        np.testing.assert_array_equal(drawn(segmentation, 2, 3), np.array(expected, bool))
-    flat = Segmentation.from_coco([[[0, 0, 1, 1], [0, 0, 1]], []])  # 4 numbers would be a box
-    assert not drawn(flat, 2, 3).any()
-
-
 def test_masks_of_another_size(made: MadeBenchmarks, tmp_path: Path):
     record = read(made.authors(), "authors", images=str(made.images))[0]
     with pytest.raises(DataError, match=r"mask of 96 x 72 pixels, its image has 72 x 96"):
@@ -210,22 +153,6 @@ def test_masks_of_another_size(made: MadeBenchmarks, tmp_path: Path):
     packed = coco_mask.encode(np.ones((4, 4), np.uint8, order="F"))
     with pytest.raises(DataError, match="belong to other images"):
         Segmentation.from_coco([packed]).rle(4, 5)
-
-
-def test_pickles_run_nothing(tmp_path: Path):
-    class Evil:
-        def __reduce__(self):
-            return (Path.touch, (tmp_path / "ran",))
-
-    for payload in (Evil(), np.float64(1), complex(1, 2)):
-        with pytest.raises(DataError, match="not a pickle of plain lists and dicts"):
-            unpickle_plain(pickle.dumps([payload]), "refs(unc).p")
-    assert not (tmp_path / "ran").exists()
-    # As Python 2 wrote them: byte strings, here in UTF-8 and in Latin-1.
-    assert unpickle_plain(b"(lp0\nS'caf\\xc3\\xa9'\np1\na.", "x") == ["café"]
-    assert unpickle_plain(b"(lp0\nS'caf\\xe9'\np1\na.", "x") == ["café"]
-    with pytest.raises(DataError, match="not a pickle"):
-        unpickle_plain(b"(lp0\nS'cut", "x")
 
 
 def test_the_index_keeps_every_field(made: MadeBenchmarks, tmp_path: Path):
