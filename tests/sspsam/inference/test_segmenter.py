@@ -10,7 +10,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from sspsam import SSPSAM, Mask, Segmenter, SegmenterConfig
@@ -23,9 +22,9 @@ from sspsam.errors import (
     OutOfMemoryError,
     TruncatedImageError,
 )
-from sspsam.inference.memory import BatchSize, is_out_of_memory, run_halving
 from sspsam.inference.segmenter import TIMINGS
 from sspsam.language.phrase_text import clean_phrase
+from tests.sspsam.inference.test_memory import CPU_OUT_OF_MEMORY
 
 
 def picture(width: int, height: int, seed: int = 0) -> np.ndarray:
@@ -49,12 +48,6 @@ def assert_same(a: Mask, b: Mask) -> None:
     assert a.predicted_box == pytest.approx(b.predicted_box, abs=0.01)
     for name in ("score", "predicted_iou", "clip_score"):
         assert getattr(a, name) == pytest.approx(getattr(b, name), abs=2e-3)
-
-
-CPU_OUT_OF_MEMORY = (
-    "[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: you "
-    "tried to allocate 4294967296 bytes. Error code 12 (Cannot allocate memory)"
-)
 
 
 class Counting:
@@ -165,34 +158,6 @@ def test_batches_halve_when_memory_runs_out(tiny_model, expected) -> None:
     assert results[1].error is None
     with pytest.raises(OutOfMemoryError, match="image 0"):
         nothing.segment(IMAGES[:1], [["a"]])
-
-
-def test_what_counts_as_out_of_memory() -> None:
-    for error in (
-        MemoryError(),
-        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
-        RuntimeError(CPU_OUT_OF_MEMORY),
-        RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes."),
-        RuntimeError("CUDA error: out of memory"),
-        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
-        RuntimeError("MPS backend out of memory (MPS allocated: 9.0 GB)"),
-    ):
-        assert is_out_of_memory(error)
-    for other in (RuntimeError("size mismatch"), ValueError("out of memory"), KeyError("x")):
-        assert not is_out_of_memory(other)
-    batch, tried = BatchSize(8), []
-
-    def needs(part: list[int]) -> int:
-        tried.append(len(part))
-        if sum(part) > 10:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return sum(part)
-
-    found = list(run_halving(needs, [1, 2, 3, 4, 11, 5, 5, 5], batch))
-    assert [part for part, _ in found] == [[1, 2, 3, 4], [11], [5], [5], [5]]
-    assert [isinstance(result, OutOfMemoryError) for _, result in found].index(True) == 1
-    assert found[0][1] == 10
-    assert tried == [8, 4, 4, 2, 1, 1, 1, 1]
 
 
 def test_other_errors_of_the_model_are_not_swallowed(tiny_model) -> None:
