@@ -2,13 +2,15 @@
 
     python -m benchmarks.feeding                                    # minutes: all sizes, all chunks
     python -m benchmarks.feeding --sizes 1280x853 --chunks 64       # the line that counts
+    python -m benchmarks.feeding --sizes 1280x853 --drawn           # as near to CUDA as a CPU comes
 
 The device is simulated: its image towers sleep, with the GIL released, for as long as a batch takes at the
 given rate; resizing, normalising, prompts and mask decoder, which are the device's work too, give made-up
 results of the published shapes at once. All else is real: reading, captions, decoding, copies, drawing and
-scanning masks for runs (the device's work as well, done here by the CPU), RLE, rows, files. The rate is half
-of what the CPU could feed and of what its one drawing thread could draw, by the CPU time of each stage,
-measured first. The job is timed from its first written chunk to its last.
+scanning masks for runs (the device's work as well, done here by the CPU), RLE, rows, files. With `--drawn`
+what is drawn is made up as well, and the host encodes what CUDA would hand it. The rate is half of what a
+bare Segmenter does in front of a device that takes no time: the CPU has twice the time that it needs. The
+job is timed from its first written chunk to its last.
 """
 
 from __future__ import annotations
@@ -22,16 +24,17 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.measuring import PHRASES, jpeg, made_up_logits
-from sspsam import SSPSAM, Segmenter, SegmenterConfig, SSPSAMConfig
+from benchmarks.simulated_device import LoadSimulated
+from sspsam import SSPSAMConfig
 from sspsam.images.decoding import MAX_PIXELS, decode_reduced, difference_hash
 from sspsam.images.geometry import Geometry
 from sspsam.images.preprocess import to_send
@@ -39,61 +42,12 @@ from sspsam.inference.masks import draw_masks, finish_masks
 from sspsam.inference.run_starts import run_starts
 from sspsam.inference.segmenter import RESIZED_ON_CUDA
 from sspsam.inference.square_scores import SquareScores, places, score_squares
-from sspsam.modeling.model import ImageFeatures
-from sspsam.modeling.ssp_encoder import SemanticSpatialPrompt
 
 SIZES = ("512x384", "1280x853", "2048x1365", "4000x3000")
+#: Stages of which CUDA relieves the CPU.
+THE_DEVICES = ("draw (the device's)", "scan (the device's)")
 _THINGS = ("dog", "bench", "tree", "kite", "boat", "lamp", "child", "horse", "basket", "fence")
 _LOOKS = ("red", "small", "old", "wooden", "bright", "blue", "tall", "green", "striped", "white")
-
-
-class SimulatedDevice:
-    """In the place of a Segmenter's model: the published sizes, the bundled text tower, towers that sleep."""
-
-    def __init__(self, images_per_second: float) -> None:
-        self._inner = SSPSAM.from_pretrained("tiny", device="cpu")
-        self._seconds = 1 / images_per_second if images_per_second else 0.0
-        self.config = SSPSAMConfig.preset("b16-224")
-        self.device = self._inner.device
-        self._logits = made_up_logits(self.config.sam.image_size // 4)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
-
-    def received(self, images: Sequence[Any]) -> Sequence[Any]:
-        return images
-
-    def squares(self, images: Sequence[Any]) -> tuple[torch.Tensor, torch.Tensor]:
-        return torch.empty(len(images), 0), torch.empty(len(images), 0)
-
-    def encode_image(self, clip_pixels: torch.Tensor, sam_pixels: torch.Tensor) -> ImageFeatures:
-        time.sleep(self._seconds * len(clip_pixels))
-        patches = 1 + self.config.clip.grid**2
-        tokens = torch.ones(len(clip_pixels), patches, self._inner.config.clip.embed_dim)
-        return ImageFeatures(tokens, torch.zeros(len(clip_pixels), 1, 1, 1))
-
-    def prompt(self, features: Any, text: Any, image_index: torch.Tensor) -> SemanticSpatialPrompt:
-        nothing = torch.zeros(len(image_index), 1, 1)
-        boxes = torch.full((len(image_index), 4), 0.5)
-        return SemanticSpatialPrompt(nothing, boxes, text.word_attention, nothing, nothing)
-
-    def decode(
-        self, embedding: Any, prompts: Any, image_index: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        return self._logits[torch.arange(len(image_index)) % len(self._logits)], torch.ones(len(image_index))
-
-
-@dataclass(frozen=True)
-class LoadSimulated:
-    """Makes a replica's Segmenter over a simulated device."""
-
-    images_per_second: float
-    decode: Literal["exact", "reduced"] = "exact"
-
-    def __call__(self) -> Segmenter:
-        torch.set_num_threads(1)
-        device: Any = SimulatedDevice(self.images_per_second)
-        return Segmenter(device, SegmenterConfig(decode=self.decode, device_resize_pixels=RESIZED_ON_CUDA))
 
 
 def caption(number: int) -> str:
@@ -178,7 +132,7 @@ def stages(photo: bytes, folder: Path, decode: str) -> dict[str, float]:
         "hash": cpu_ms(lambda: difference_hash(decoded.rgb)),
         "resize, or copy": cpu_ms(lambda: to_send(decoded, config, RESIZED_ON_CUDA)),
         "draw (the device's)": cpu_ms(draw),
-        "scan (not with CUDA)": cpu_ms(lambda: finish_masks(drawn, *told)) - rle,
+        "scan (the device's)": cpu_ms(lambda: finish_masks(drawn, *told)) - rle,
         "RLE": rle,
         "rows": cpu_ms(rows, images),
         "file": cpu_ms(lambda: encode_chunk(table, receipt, "{}"), images),
@@ -225,8 +179,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--seconds", type=float, default=20.0, help="of the device's time in each measurement"
     )
     parser.add_argument(
-        "--rate", type=float, help="images/s of the device (default: half of what the CPU feeds)"
+        "--rate", type=float, help="images/s of the device (default: half of what the CPU can do)"
     )
+    parser.add_argument("--drawn", action="store_true", help="masks are made up too")
     parser.add_argument("--decode", choices=("exact", "reduced"), default="exact")
     given = parser.parse_args(argv)
     cores = len(os.sched_getaffinity(0))
@@ -249,12 +204,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             if not costs.columns:
                 for column in ("pixels", *spent, "in all, with CUDA"):
                     costs.add_column(column, justify="right")
-            drawing = spent["draw (the device's)"]
-            rest = sum(spent.values()) - drawing - spent["scan (not with CUDA)"]
+            rest = sum(spent.values()) - sum(spent[name] for name in THE_DEVICES)
             costs.add_row(size, *(f"{value:.1f}" for value in (*spent.values(), rest)))
-            # One thread draws, however many cores there are.
-            rate = given.rate or min(cores * 1000 / (2 * sum(spent.values())), 1000 / (2 * drawing))
-            load = LoadSimulated(rate, given.decode)
+            load = LoadSimulated(0, given.decode, given.drawn)
+            rate = given.rate or bare(photo, load, 64) / 2
+            load = replace(load, images_per_second=rate)
             row = [bare(photo, load, max(48, round(rate * given.seconds))) / rate]
             for chunk in given.chunks:
                 # The first chunk, and what is under way with it, is not counted.

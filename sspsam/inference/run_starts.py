@@ -17,7 +17,7 @@ from sspsam.inference.rle_threads import encode_columns, encode_counts
 from sspsam.inference.transfers import to_host
 
 #: Run starts a column of a mask, on average, for which there is room: an object has two.
-_STARTS_A_COLUMN = 8
+_STARTS_A_COLUMN = 16
 
 
 @dataclass(frozen=True)
