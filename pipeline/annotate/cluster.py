@@ -120,7 +120,7 @@ def settle_context(dataset: ray.data.Dataset, stall_seconds: float) -> ray.data.
     from pipeline.annotate.execution import HoldExecutor
 
     context = dataset.context
-    # Every block is cut as soon as it holds something: one row, one chunk, and readers stream.
+    # Every block is cut as soon as it holds something: one row of chunks, and readers stream.
     context.target_max_block_size = 1
     context.execution_no_progress_timeout_s = stall_seconds
     context.enable_progress_bars = False

@@ -15,8 +15,8 @@ from pipeline.annotate.prepare import USUAL_CHUNK, Job, caution, fingerprint, pr
 from pipeline.annotate.replica_speed import (
     bytes_per_sample,
     chunk_size_for,
-    count_rows,
     first_chunk,
+    shard_rows,
     time_chunk,
 )
 from pipeline.annotate.rows import clip
@@ -120,7 +120,7 @@ def dry_run(config: AnnotateConfig) -> Estimate:
         phrases, refused = ask(job.phrase_source, chunk.samples)
         speed = ray.get(timing.remote(factory, chunk, phrases, config.compute.image_timeout))
     replicas = take.replicas[1]
-    rows = count_rows(job, bytes_per_sample(chunk))
+    rows = shard_rows(job, bytes_per_sample(chunk))
     images = _in_scope(job, rows)
     whole = None
     if images is not None:

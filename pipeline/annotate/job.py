@@ -25,7 +25,7 @@ from pipeline.annotate.manifest import Manifest
 from pipeline.annotate.prepare import Job, as_begun, caution, fingerprint, open_output, prepare
 from pipeline.annotate.progress import Progress
 from pipeline.annotate.receipts import Tasks, plan_tasks, survey
-from pipeline.annotate.replica import CHUNKS_AT_ONCE, AfterChunk, Replica
+from pipeline.annotate.replica import ROWS_AT_ONCE, AfterChunk, Replica
 from pipeline.annotate.replica_speed import choose_chunk_size
 from pipeline.annotate.rounds import Bookkeeper, Plan, StartSealing, run_rounds
 from pipeline.annotate.run_summary import RunSummary
@@ -97,7 +97,7 @@ def receipts(
         "verify": config.model.verify,
         "calibrated": job.calibration is not None,
     }
-    pool = take.actor_pool(CHUNKS_AT_ONCE)
+    pool = take.actor_pool(ROWS_AT_ONCE)
     chain = (
         ray.data.from_items(rows, override_num_blocks=len(rows))
         .map_batches(read, **reading)

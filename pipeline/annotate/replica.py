@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from sspsam.inference.results import ImageResult
 
 #: Rows that Ray hands to a replica at a time, each computed chunk by chunk.
-CHUNKS_AT_ONCE = 2
+ROWS_AT_ONCE = 2
 #: Chunks of a row that are being written while the next is computed; most of it is waiting for the store.
 _WRITTEN_AT_ONCE = 16
 #: (chunk, its phrases, the result of each image or None where the model was not run) -> nothing.
@@ -46,7 +46,7 @@ class Replica:
     """The annotate stage: one model, rows of chunks in, files written, their receipts told to the ledger.
 
     Tells the ledger which samples it is about to compute, so that whoever comes back after a death
-    knows where it happened (`pipeline.annotate.ledger`). Ray calls it from `CHUNKS_AT_ONCE` threads: where
+    knows where it happened (`pipeline.annotate.ledger`). Ray calls it from `ROWS_AT_ONCE` threads: where
     the Segmenter has `overlapping_calls`, the next chunk is decoded while the last one is finished. Chunks
     are written here, and not by a stage of their own, because a task costs Ray Data's driver milliseconds.
 

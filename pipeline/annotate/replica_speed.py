@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.annotate.allocation import Allocation
+from pipeline.annotate.annotator import segment_images
 from pipeline.annotate.gate import Deadlines
 from pipeline.annotate.prepare import USUAL_CHUNK, Job
 from pipeline.annotate.shard_reader import ShardTask, find_phrases, select_chunks
@@ -122,7 +123,7 @@ def _measure(job: Job, factory: Callable[[], Any]) -> tuple[Speed, int | None]:
     chunk = first_chunk(job, USUAL_CHUNK)
     phrases = find_phrases(job.phrase_source, chunk.samples) or [[] for _ in chunk.samples]
     timeout = job.config.compute.image_timeout
-    rows = count_rows(replace(job, shards=job.shards[:1]), bytes_per_sample(chunk))[0]
+    rows = shard_rows(replace(job, shards=job.shards[:1]), bytes_per_sample(chunk))[0]
     return time_chunk(factory, chunk, phrases, timeout, enough=_TIMED_SECONDS), rows
 
 
@@ -154,8 +155,6 @@ def time_chunk(
 
     import torch
 
-    from pipeline.annotate.replica import segment_images
-
     started = time.perf_counter()
     segmenter = factory()
     loaded = time.perf_counter() - started
@@ -179,7 +178,7 @@ def time_chunk(
     return Speed(rate, loaded, sum(map(len, images)) / max(1, len(images)), memory, gpu)
 
 
-def count_rows(job: Job, bytes_per_sample: float) -> list[int | None]:
+def shard_rows(job: Job, bytes_per_sample: float) -> list[int | None]:
     """Rows of each shard: exact for Parquet and folders, by its bytes for a tar, None if unknown."""
 
     def count(shard: Shard) -> int | None:

@@ -6,7 +6,7 @@ import json
 import shlex
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -146,7 +146,9 @@ class Measures:
         self._start_seconds: float | None = None
         self._images = self._first_images = 0
         self._seconds: Counter[str] = Counter()
-        self._filled: dict[str, list[float]] = {"image": [], "phrase": []}  # sum of shares, their number
+        self._seconds.update(stage_seconds({}))
+        self._filled: Counter[str] = Counter()  # shares of the model's batches, summed over chunks
+        self._chunks: Counter[str] = Counter()  # that have such a share
 
     def add(self, receipt: Receipt) -> None:
         self._last = receipt.notes.get("written_at") or time.monotonic()
@@ -155,15 +157,16 @@ class Measures:
             self._first, self._first_images = self._last, receipt.samples
             self._start_seconds = max(0.0, self._first - self._started - busy)
         self._images += receipt.samples
-        self._seconds.update(stage_seconds([receipt.notes]))
-        for batch, filled in self._filled.items():
+        self._seconds.update(stage_seconds(receipt.notes))
+        for batch in ("image", "phrase"):
             if (share := receipt.notes.get(f"{batch}_occupancy")) is not None:
-                filled[:] = [sum(filled[:1]) + share, sum(filled[1:]) + 1]
+                self._filled[batch] += share
+                self._chunks[batch] += 1
 
     def summary(self) -> dict[str, Any]:
         """The fields of RunSummary that say what this run did."""
         elapsed = time.monotonic() - self._started
-        seconds = stage_seconds([{f"{stage}_seconds": value for stage, value in self._seconds.items()}])
+        seconds: dict[str, float] = dict(self._seconds)
         return {
             "computed": self._images,
             "seconds": elapsed,
@@ -171,25 +174,21 @@ class Measures:
             "steady_seconds": self._last - self._first,
             "start_seconds": elapsed if self._start_seconds is None else self._start_seconds,
             "stage_seconds": seconds,
-            "occupancy": {batch: f[0] / f[1] for batch, f in self._filled.items() if f},
+            "occupancy": {batch: self._filled[batch] / number for batch, number in self._chunks.items()},
             "verdict": verdict(seconds, self._last - self._first),
         }
 
 
-def stage_seconds(notes: Iterable[dict[str, Any]]) -> dict[str, float]:
-    """Seconds by stage, summed over chunks."""
-    total = dict.fromkeys((*STAGES, "busy"), 0.0)
-    for note in notes:
-        for stage in total:
-            total[stage] += float(note.get(f"{stage}_seconds", 0.0))
-    return total
+def stage_seconds(notes: Mapping[str, Any]) -> dict[str, float]:
+    """Seconds by stage that the notes of a receipt say."""
+    return {stage: float(notes.get(f"{stage}_seconds", 0.0)) for stage in (*STAGES, "busy")}
 
 
 def verdict(seconds: dict[str, float], steady_seconds: float) -> str:
     """One sentence: what the replicas' time went into, and what to change about it.
 
     Args:
-        seconds: as `stage_seconds` returns them; `idle` is a replica waiting for its next chunk,
+        seconds: by stage, summed over chunks; `idle` is a replica waiting for its next chunk,
             `decode` the model waiting for images inside a chunk.
         steady_seconds: from the first chunk to the last.
     """

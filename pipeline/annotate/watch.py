@@ -105,7 +105,7 @@ class Patience:
 
 
 def watch(dataset: ray.data.Dataset, ledger: RemoteLedger, patience: Patience) -> Iterator[Receipt | None]:
-    """The receipts of a running chain as they come; None every second that none does.
+    """The receipts of a running chain as they come, and None after each look at the ledger.
 
     The chain does not outlive this.
 

@@ -72,7 +72,7 @@ def test_exit_code_follows_the_accounting() -> None:
 def test_verdict_names_what_bounds_the_run() -> None:
     def of(steady: float = 100, **seconds: float) -> str:
         notes = {f"{stage}_seconds": value for stage, value in seconds.items()}
-        return verdict(stage_seconds([notes]), steady)
+        return verdict(stage_seconds(notes), steady)
 
     assert of(model=90, busy=95, idle=5).startswith("The model bounds the run")
     assert of(model=50, decode=40, busy=95, idle=5).startswith("Decoding images bounds")
