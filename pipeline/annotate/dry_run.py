@@ -89,7 +89,8 @@ class Estimate:
             table.add_row("GPU-hours", f"{self.gpu_hours:.2f}")
         table.add_row("compute", self.allocation.describe())
         for name, value in sorted(self.options.items()):
-            if value not in (None, False, [], "") and name not in ("input", "output", "dry_run"):
+            unsaid = value is False or value in (None, [], {}, "")
+            if not unsaid and name not in ("input", "output", "dry_run"):
                 table.add_row(flag(name), str(value))
         out.print(table)
         failed, why = self.refused
