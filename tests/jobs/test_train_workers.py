@@ -1,113 +1,129 @@
-"""Two processes train together through Ray Train; one is killed; the run ends as if none had been."""
+"""Two processes train together through Ray Train; one is killed; the run ends as if none had been.
+
+Most of such a run is its start, so all of them share one Ray, and two go on side by side.
+"""
 
 from __future__ import annotations
 
-import functools
 import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
-import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
 
 from sspsam import SSPSAM
-from tests.processes import descendants
-from tests.sspsam.data.benchmarks import make_benchmarks
+from tests.processes import wait_until
+from tests.sspsam.data.benchmarks import MadeBenchmarks, make_benchmarks
 
-STEPS = 16
-
-
-def training_workers(root: int) -> list[int]:
-    """The Ray Train workers that a process started."""
-    named = []
-    for pid in descendants(root):
-        try:
-            command = Path(f"/proc/{pid}/cmdline").read_bytes()
-        except OSError:
-            continue
-        if b"RayTrainWorker" in command:
-            named.append(pid)
-    return sorted(named)
+STEPS = 10
 
 
-def checkpoints(output: Path) -> list[Path]:
-    return sorted((output / "1-masks").glob("checkpoint_*/checkpoint.pt"))
+@dataclass(frozen=True)
+class Run:
+    """A training that goes on, what it says in a file."""
+
+    output: Path
+    log: Path
+    process: subprocess.Popen[bytes]
+
+    def end(self) -> tuple[int, str]:
+        """(exit code, what it said), once it has ended."""
+        return self.process.wait(timeout=600), self.log.read_text()
+
+    def checkpoint(self) -> dict:
+        last = sorted((self.output / "1-masks").glob("checkpoint_*/checkpoint.pt"))[-1]
+        return torch.load(last, weights_only=True)
+
+    def counted_a_checkpoint(self) -> bool:
+        """A folder is there before Ray Train's controller counts it; then it notes that in a file."""
+        assert self.process.poll() is None, self.log.read_text()[-3000:]
+        notes = self.output / "1-masks" / "checkpoint_manager_snapshot.json"
+        return notes.exists() and "checkpoint_2" in notes.read_text()
+
+    def worker(self) -> int | None:
+        """The process id of its second worker, once it has said it."""
+        found = re.search(r"pid=(\d+)\) world_rank=1", self.log.read_text())
+        return int(found[1]) if found else None
 
 
-def names_a_checkpoint(snapshot: Path) -> bool:
-    return snapshot.exists() and "checkpoint_2" in snapshot.read_text()
+Begin = Callable[..., Run]
 
 
-def start(
-    output: Path, data: Path, model: Path, *options: str, folder: Path | None = None, ray: str = "local"
-) -> subprocess.Popen[str]:
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> MadeBenchmarks:
+    return make_benchmarks(tmp_path_factory.mktemp("workers") / "bench")
+
+
+@pytest.fixture(scope="module")
+def begin(bench: MadeBenchmarks, tiny_model_dir: Path, cluster: None) -> Iterator[Begin]:
+    """Begins a run by its name and further flags. Its data's path is relative, to a folder not the cluster's."""
+    from ray import get_runtime_context
+
+    folder = bench.root.parent
     environment = os.environ | {
         "RAY_AUTH_MODE": "disabled",
-        "RAY_ADDRESS": ray,
+        "RAY_ADDRESS": get_runtime_context().gcs_address,
         "RAY_USAGE_STATS_ENABLED": "0",
         "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(Path(__file__).parents[2]),
     }
-    command = [sys.executable, "-m", "jobs.train", str(output), "--from", str(model)]
-    command += ["--data", str(data), "--validation-split", "val", "--recipe", "finetune"]
-    command += ["--epochs", "0", "--steps", str(STEPS), "--warmup", "2", "--accumulate", "2"]
-    command += ["--images", "1", "--phrases", "2", "--checkpoint-every", "2"]
-    command += [
-        "--validate-every",
-        str(STEPS),
-        "--keep",
-        "last",
-        "--workers",
-        "2",
-        "--cpus-per-worker",
-        "0.5",
-    ]
-    return subprocess.Popen(
-        [*command, *options],
-        env=environment | {"PYTHONPATH": str(Path(__file__).parents[2])},
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    data = str(bench.grefcoco.relative_to(folder))
+    flags = ["--from", str(tiny_model_dir), "--data", data, "--validation-split", "val"]
+    flags += ["--recipe", "finetune", "--epochs", "0", "--steps", str(STEPS), "--warmup", "2"]
+    flags += ["--accumulate", "2", "--images", "1", "--phrases", "2", "--checkpoint-every", "2"]
+    flags += ["--validate-every", str(STEPS), "--keep", "last", "--workers", "2", "--cpus-per-worker", "0.5"]
+    begun: list[Run] = []
+
+    def begin(name: str, *more: str) -> Run:
+        log = folder / f"{len(begun)}.log"
+        command = [sys.executable, "-m", "jobs.train", str(folder / name), *flags, *more]
+        with log.open("wb") as said:
+            process = subprocess.Popen(command, env=environment, cwd=folder, stdout=said, stderr=said)
+        begun.append(Run(folder / name, log, process))
+        return begun[-1]
+
+    yield begin
+    for run in begun:
+        run.process.kill()
+        run.process.wait()
+
+
+@pytest.fixture(scope="module")
+def calm(begin: Begin) -> Run:
+    """A run that nothing disturbs."""
+    return begin("calm")
 
 
 @pytest.mark.chaos
 @pytest.mark.timeout(1800)
-def test_a_killed_worker_costs_no_step(tmp_path: Path, tiny_model_dir: Path):
-    data = make_benchmarks(tmp_path / "bench").grefcoco
-    calm = start(tmp_path / "calm", data, tiny_model_dir)
-    said, _ = calm.communicate(timeout=600)
-    assert calm.returncode == 0, said[-3000:]
+def test_a_killed_worker_costs_no_step(calm: Run, begin: Begin, tiny_model_dir: Path) -> None:
+    stormy = begin("stormy")
+    wait_until(stormy.counted_a_checkpoint, 400, "a checkpoint")
+    wait_until(stormy.worker, 20, "the worker's process id")
+    worker = stormy.worker()
+    assert b"RayTrainWorker" in Path(f"/proc/{worker}/cmdline").read_bytes()
+    os.kill(worker, signal.SIGKILL)
+    runs = (calm, stormy)
+    for run in runs:
+        code, said = run.end()
+        assert code == 0, said[-3000:]
+        assert ("resuming masks at step" in said) == (run is stormy)
 
-    output = tmp_path / "stormy"
-    stormy = start(output, data, tiny_model_dir)
-    end = time.monotonic() + 400
-    # A folder is there before Ray Train's controller counts it; then it notes that in a file.
-    counted_in = output / "1-masks" / "checkpoint_manager_snapshot.json"
-    while not names_a_checkpoint(counted_in) and time.monotonic() < end and stormy.poll() is None:
-        time.sleep(0.2)
-    workers = training_workers(stormy.pid)
-    assert len(workers) == 2
-    os.kill(workers[-1], signal.SIGKILL)
-    said, _ = stormy.communicate(timeout=600)
-    assert stormy.returncode == 0, said[-3000:]
-    assert "resuming masks at step" in said
-
-    contents = [
-        torch.load(checkpoints(folder)[-1], weights_only=True) for folder in (tmp_path / "calm", output)
-    ]
+    contents = [run.checkpoint() for run in runs]
     for content in contents:
         assert content["step"] == STEPS
         counted = {int(entry["step"]) for entry in content["optimizer"]["state"].values()}
         assert max(counted) == STEPS
     for name, value in contents[0]["model"].items():
         torch.testing.assert_close(contents[1]["model"][name], value, rtol=1e-4, atol=1e-5)
-    trained = SSPSAM.from_pretrained(output / "model", device="cpu").state_dict()
+    trained = SSPSAM.from_pretrained(stormy.output / "model", device="cpu").state_dict()
     untrained = SSPSAM.from_pretrained(tiny_model_dir, device="cpu").state_dict()
     moved = [name for name, value in trained.items() if not torch.equal(value, untrained[name])]
     assert any(name.startswith("ssp_encoder.") for name in moved)
@@ -117,44 +133,34 @@ def test_a_killed_worker_costs_no_step(tmp_path: Path, tiny_model_dir: Path):
 @pytest.mark.chaos
 @pytest.mark.timeout(900)
 def test_workers_find_relative_data_and_do_not_retry_what_will_not_pass(
-    tmp_path: Path, tiny_model_dir: Path, cluster: None
+    tmp_path: Path, bench: MadeBenchmarks, calm: Run, begin: Begin
 ) -> None:
-    from ray import get_runtime_context
+    code, said = calm.end()
+    assert code == 0, said[-3000:]
+    assert (calm.output / "model" / "model.safetensors").exists()
 
-    # One cluster for all, whose folder is not that of the commands.
-    begin = functools.partial(start, folder=tmp_path, ray=get_runtime_context().gcs_address)
-    bench = make_benchmarks(tmp_path / "bench")
-    few = ("--steps", "2", "--validate-every", "2", "--validation-scenes", "1")
-    data = bench.grefcoco.relative_to(tmp_path)
-    output = tmp_path / "run"
-    done = begin(output, data, tiny_model_dir, *few)
-    said, _ = done.communicate(timeout=400)
-    assert done.returncode == 0, said[-3000:]
-    assert (output / "model" / "model.safetensors").exists()
+    # What only a worker meets ends the run too, at its first attempt.
+    wild = begin("wild", "--learning-rate", "1e12")
 
     # What is finished again, and with another flag, a stage that needs scenes: no worker starts.
     pictures = tmp_path / "broken"
     shutil.copytree(bench.root, pictures)
     for picture in (pictures / "images").rglob("*.jpg"):
         picture.write_bytes(b"no picture")
-    aligned, broken = tmp_path / "aligned", tmp_path / "unread"
     cases = (
-        (output, (), 0, f"model: {output}/model"),
-        (output, ("--flip", "0"), 2, "flip: 0.5 there, 0.0 here"),
-        (aligned, ("--stage", "align"), 2, "--stage align is trained on scenes"),
-        (broken, ("--data", str(pictures / "grefcoco")), 2, "50 images in a row cannot be read"),
+        ("calm", (), 0, f"model: {calm.output}/model"),
+        ("calm", ("--flip", "0"), 2, "flip: 0.5 there, 0.0 here"),
+        ("aligned", ("--stage", "align"), 2, "--stage align is trained on scenes"),
+        ("unread", ("--data", str(pictures / "grefcoco")), 2, "50 images in a row cannot be read"),
     )
-    runs = [begin(place, data, tiny_model_dir, *few, *flags) for place, flags, _, _ in cases]
-    for run, (_, _, code, message) in zip(runs, cases, strict=True):
-        said, _ = run.communicate(timeout=200)
-        assert run.returncode == code, said[-3000:]
+    runs = [begin(name, *flags) for name, flags, _, _ in cases]
+    for run, (_, _, wanted, message) in zip(runs, cases, strict=True):
+        code, said = run.end()
+        assert code == wanted, said[-3000:]
         assert message in said
         assert "RayTrainWorker" not in said
         assert "resuming" not in said
-    # What only a worker meets ends the run too, at its first attempt.
-    many = ("--steps", "30", "--learning-rate", "1e12")
-    wild = begin(tmp_path / "wild", data, tiny_model_dir, *few, *many)
-    said, _ = wild.communicate(timeout=400)
-    assert wild.returncode == 1, said[-3000:]
+    code, said = wild.end()
+    assert code == 1, said[-3000:]
     assert re.match(r"sspsam train: stage masks, step \d+: .*--learning-rate", said.splitlines()[-1])
     assert said.count("Attempting to start training worker group") == 1

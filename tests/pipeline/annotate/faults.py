@@ -1,4 +1,7 @@
-"""Segmenters, phrase sources and readers that fail on purpose; they travel to Ray's workers by name."""
+"""Segmenters, phrase sources and readers that fail on purpose; they travel to Ray's workers by name.
+
+What needs torch is imported late: each process that dies imports this first.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +11,17 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pipeline.annotate.annotator import LoadSegmenter
 from pipeline.annotate.shard_reader import ShardTask
 from pipeline.phrases import Phrase
 from pipeline.sources import Chunk, ReadOptions, Sample, Shard, read_chunks
 from sspsam.errors import OutOfMemoryError
-from sspsam.inference.results import ImageResult
-from sspsam.inference.segmenter import Segmenter
 from tests.pipeline.annotate.inputs import two_phrases
+
+if TYPE_CHECKING:
+    from sspsam.inference.results import ImageResult
+    from sspsam.inference.segmenter import Segmenter
 
 KILLER = b"this image kills"
 HANGER = b"this image hangs"
@@ -44,6 +48,8 @@ class FaultySegmenter:
             time.sleep(3600)
         results = self._inner.segment_images(images, phrases)
         if not (self._notes / "more-memory").exists():
+            from sspsam.inference.results import ImageResult
+
             for position, image in enumerate(images):
                 if image.endswith(HUNGRY):
                     error = OutOfMemoryError("one phrase does not fit")
@@ -59,9 +65,13 @@ class LoadFaulty:
     notes: Path
     seconds_per_call: float = 0.0
 
+    def inner(self) -> Segmenter:
+        from pipeline.annotate.annotator import LoadSegmenter
+
+        return LoadSegmenter(str(self.model), "cpu", threads=1)()
+
     def __call__(self) -> Any:
-        inner = LoadSegmenter(str(self.model), "cpu", threads=1)()
-        return FaultySegmenter(inner, self.notes, self.seconds_per_call)
+        return FaultySegmenter(self.inner(), self.notes, self.seconds_per_call)
 
 
 class HangingSegmenter(FaultySegmenter):
@@ -83,7 +93,7 @@ class LoadHanging(LoadFaulty):
     """Makes a HangingSegmenter in a replica."""
 
     def __call__(self) -> Any:
-        return HangingSegmenter(LoadSegmenter(str(self.model), "cpu", threads=1)(), self.notes, 0.0)
+        return HangingSegmenter(self.inner(), self.notes, 0.0)
 
 
 def load_nothing() -> Segmenter:
