@@ -63,7 +63,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> MadeBenchmarks:
 
 @pytest.fixture(scope="module")
 def begin(bench: MadeBenchmarks, tiny_model_dir: Path, cluster: None) -> Iterator[Begin]:
-    """Begins a run by its name and further flags. Its data's path is relative, to a folder not the cluster's."""
+    """Begins a run by its name and further flags, in a folder not the cluster's, where its data is."""
     from ray import get_runtime_context
 
     folder = bench.root.parent
