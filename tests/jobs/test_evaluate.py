@@ -99,9 +99,6 @@ def test_refer(made: MadeBenchmarks, tiny_model_dir: Path, tmp_path: Path, capsy
 def test_a_killed_evaluation_goes_on(made: MadeBenchmarks, micro_model: Path, tmp_path: Path, capsys):
     """The driver is killed by SIGKILL between two chunks; the same command gives the same numbers."""
     arguments = (micro_model, made.phrasecut, "--split", "train,val", "--protocol", "both")
-    code, calm, _ = run(capsys, *arguments, "-o", tmp_path / "calm")
-    assert (code, calm["images"]) == (0, 7)
-
     output = tmp_path / "stormy"
     command = [sys.executable, "-m", "jobs.evaluate", *map(str, arguments), "-o", str(output), *ALWAYS]
     with (tmp_path / "log").open("wb") as log:
@@ -117,6 +114,8 @@ def test_a_killed_evaluation_goes_on(made: MadeBenchmarks, micro_model: Path, tm
     finally:
         driver.kill()
         driver.wait()
+    code, calm, _ = run(capsys, *arguments, "-o", tmp_path / "calm")
+    assert (code, calm["images"]) == (0, 7)
     # Its Ray ends by itself. Until then a replica may still write, as one of a lost node may.
     wait_until(lambda: not running(its), 300, "the end of its Ray")
     assert list(output.rglob("*.parquet"))  # how many is a race that the orphaned replicas may win
