@@ -7,6 +7,8 @@ import functools
 import io
 import json
 from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,13 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from jobs.cli import main
 from pipeline.annotate.chunk_receipt import Receipt, chunk_name
@@ -292,10 +300,14 @@ def test_a_dataset_of_an_earlier_version_is_read_resumed_and_compacted(tmp_path:
     assert shown == [chunk_name("new", 0), *names]
 
 
+def drive_histories(number: int) -> None:
+    run_state_machine_as_test(
+        Sealing, settings=settings(max_examples=number, stateful_step_count=20, deadline=None)
+    )
+
+
 @pytest.mark.chaos
 def test_a_thousand_histories() -> None:
-    from hypothesis.stateful import run_state_machine_as_test
-
-    run_state_machine_as_test(
-        Sealing, settings=settings(max_examples=1000, stateful_step_count=20, deadline=None)
-    )
+    """In two processes: it is the processor's work alone."""
+    with ProcessPoolExecutor(2, get_context("spawn")) as pool:
+        list(pool.map(drive_histories, [500, 500]))
