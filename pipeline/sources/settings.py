@@ -38,7 +38,7 @@ def check_settings(config: Any, **least: float) -> None:
     for name, bound in least.items():
         value = getattr(config, name)
         if value is not None and value < bound:
-            raise ConfigError(f"{flag(name)} is {value}: at least {bound}")
+            raise ConfigError(f"{flag(name)} {value}: at least {bound}")
 
 
 def declared(one: dataclasses.Field[Any], value: Any) -> Any:
