@@ -238,8 +238,7 @@ def test_samples_that_kill_are_found_and_the_rest_is_annotated(micro_model: Path
     write_tar(source / "crash.tar", sample_members(100, 20))
     notes = tmp_path / "notes"
     notes.mkdir()
-    two = {"replicas": "2", "cpus_per_replica": 0.5}  # of which one starts again while the other goes on
-    config = configure(source, tmp_path / "out", micro_model, image_timeout=2.0, chunk_size=4, **two)
+    config = configure(source, tmp_path / "out", micro_model, image_timeout=1.5, chunk_size=4)
     summary = annotate(
         config,
         reader=faults.killing_reader,
