@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from sspsam.errors import ZeroSizeError
@@ -62,6 +62,7 @@ def test_masks_come_back(size, squares, share, vertical) -> None:
     side = width if vertical else height
     resized = frame.resized_width if vertical else frame.resized_height
     edge = share * side
+    assume(abs(edge % 1 - 0.5) > 1e-3)  # through the centres of pixels, whose logits are 0 but for rounding
     # A bilinear resize repeats the outermost half logit: an edge that close to the border may move by it.
     margin = square / cells * side / resized
     centres = (torch.arange(cells) + 0.5) * (square / cells) * (side / resized)
