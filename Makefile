@@ -20,8 +20,8 @@ test: $(VENV)/.dev  ## the tests: minutes, offline, two cores are enough (needs 
 chaos: $(VENV)/.dev  ## long fault campaigns and trainings: up to an hour; SEED=... plays one again
 	$(BIN)/python -m pytest -m "chaos and not gpu" --timeout 1500
 
-fuzz: $(VENV)/.dev  ## looks for hostile input that is not refused as it should be: minutes; fails with what it finds; SEED=... plays one again
-	$(BIN)/python -m pytest -m fuzz --timeout 1500
+fuzz: $(VENV)/.dev  ## hostile input that is not refused as it should be, and new examples of the properties: minutes; fails with what it finds; SEED=... plays the first again
+	$(BIN)/python -m pytest -m "fuzz or hypothesis and not chaos" --hypothesis-profile default --timeout 1500
 
 lint: $(VENV)/.dev  ## ruff, mypy, and the import contracts of pyproject.toml
 	$(BIN)/ruff check .

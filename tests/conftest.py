@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 
@@ -16,6 +17,9 @@ from tests.hub_server import Hub, hub_server
 from tests.micro_model import micro_config
 from tests.seed import SEED
 
+# The same examples each time, so that what passed passes again; `make fuzz` looks for new ones.
+hypothesis.settings.register_profile("same", derandomize=True)
+hypothesis.settings.load_profile("same")
 torch.set_num_threads(1)  # two cores: the processes under test need the other one
 
 
