@@ -238,7 +238,7 @@ def test_samples_that_kill_are_found_and_the_rest_is_annotated(micro_model: Path
     write_tar(source / "crash.tar", sample_members(100, 20))
     notes = tmp_path / "notes"
     notes.mkdir()
-    config = configure(source, tmp_path / "out", micro_model, image_timeout=1.5, chunk_size=4)
+    config = configure(source, tmp_path / "out", micro_model, image_timeout=4.0, chunk_size=4)
     summary = annotate(
         config,
         reader=faults.killing_reader,
