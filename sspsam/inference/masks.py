@@ -1,9 +1,8 @@
 """Masks: from the decoder's logits to COCO RLE, with the quality signals that people filter by.
 
-Everything that scans pixels works in batches on the logits' device; RLE is pycocotools'. CUDA also finds
-where the runs start. Arrays are
-column-major (N, width, height) throughout, as COCO's runs are: handing pycocotools row-major arrays
-costs it four times as long.
+Everything that scans pixels works in batches on the logits' device; CUDA also finds where the masks' runs
+start. RLE is pycocotools'. Arrays are column-major (N, width, height) throughout, as COCO's runs are:
+handing pycocotools row-major arrays costs it four times as long.
 """
 
 from __future__ import annotations
@@ -166,10 +165,8 @@ def flagged_mask(phrase: str, width: int, height: int) -> Mask:
 
 
 def encode_rle(masks: np.ndarray) -> list[RLE]:
-    """(N, width, height) bool or uint8, contiguous -> N RLEs of height x width, `counts` in bytes."""
-    if not len(masks):
-        return []
-    return encode_columns(np.ascontiguousarray(masks).view(np.uint8))
+    """(N, width, height) bool or uint8 of 0 and 1 -> N RLEs of height x width, `counts` in bytes."""
+    return encode_columns(masks) if len(masks) else []
 
 
 def decode_rle(rle: RLE) -> np.ndarray:

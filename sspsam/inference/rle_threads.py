@@ -29,8 +29,9 @@ class _Runs(ctypes.Structure):
     )
 
 
-def encode_columns(masks: NDArray[np.uint8]) -> list[dict[str, Any]]:
-    """N RLEs, `counts` in bytes, of (N, width, height) uint8 of 0 and 1, contiguous."""
+def encode_columns(masks: NDArray[np.uint8] | NDArray[np.bool_]) -> list[dict[str, Any]]:
+    """N RLEs, `counts` in bytes, of (N, width, height) bool or uint8 of 0 and 1."""
+    masks = np.ascontiguousarray(masks).view(np.uint8)
     library = _exported()
     return _by_python(masks) if library is None else _by_c(library, masks)
 

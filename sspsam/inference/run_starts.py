@@ -41,7 +41,7 @@ class RunStarts:
         number, width, height = self.masks.shape
         starts = self.at.numpy()
         if starts[-1] >= 0:  # no room was left, and perhaps there was too little
-            return encode_columns(self.masks.cpu().contiguous().numpy().view(np.uint8))
+            return encode_columns(self.masks.cpu().numpy())
         starts = starts[: np.count_nonzero(starts >= 0)]
         pixels = width * height
         ends = np.searchsorted(starts, pixels * np.arange(number + 1))
